@@ -1,0 +1,67 @@
+"""Environments: the ``TeamEnv`` contract, its check, and the ways to make one.
+
+>>> import workbench as wb
+>>> env = wb.envs.mujoco("HalfCheetah", "2x3", n_envs=2)
+>>> env.agents
+('agent_0', 'agent_1')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
+from workbench.errors import unknown_name
+
+if TYPE_CHECKING:
+    from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
+    from workbench.envs.parallel import PettingZooTeamEnv
+    from workbench.envs.sampled_game import SampledGame
+    from workbench.theory import TabularGame
+
+__all__ = ["Actions", "Final", "Snapshot", "TeamEnv", "TimeStep", "check", "make", "mujoco", "pettingzoo", "tabular"]
+
+# The implementations are imported where they are used: MuJoCo costs a third of a second that a tabular user does not owe.
+
+
+def mujoco(scenario: str, agent_conf: str | None = None, **options: Any) -> MujocoTeamEnv:
+    """A batch of one robot's simulations, its joints shared out among agents: ``MujocoTeamEnv`` has the options."""
+    from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
+
+    return MujocoTeamEnv(scenario, agent_conf, **options)
+
+
+def pettingzoo(make_parallel_env: Callable[[], Any], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
+    """A batch of any PettingZoo parallel environments: ``PettingZooTeamEnv`` has the options."""
+    from workbench.envs.parallel import PettingZooTeamEnv
+
+    return PettingZooTeamEnv(make_parallel_env, n_envs=n_envs, **options)
+
+
+def tabular(game: TabularGame, n_envs: int = 64, **options: Any) -> SampledGame:
+    """A ``theory.TabularGame``, sampled: ``SampledGame`` has the options."""
+    from workbench.envs.sampled_game import SampledGame
+
+    return SampledGame(game, n_envs=n_envs, **options)
+
+
+def check(env: TeamEnv, *, steps: int = 50, seed: int = 0) -> None:
+    """Hold an environment against the ``TeamEnv`` contract; raises ``ContractError`` naming what it breaks."""
+    from workbench.envs.contract import check as check_contract
+
+    check_contract(env, steps=steps, seed=seed)
+
+
+def make(kind: str, **options: Any) -> TeamEnv:
+    """The environment that ``description`` describes: ``make(**env.description)`` equals ``env``, freshly made."""
+    makers: dict[str, Callable[..., TeamEnv]] = {"mujoco": mujoco, "tabular": _described_game}
+    if kind not in makers:
+        raise unknown_name("kind of environment", kind, makers)
+    return makers[kind](**options)
+
+
+def _described_game(game: dict[str, Any], **options: Any) -> TeamEnv:
+    from workbench.theory import TabularGame
+
+    return tabular(TabularGame(**game), **options)

@@ -1,0 +1,154 @@
+"""The contract between a team's environment and everything that trains in it.
+
+A ``TeamEnv`` is a batch of ``n_envs`` copies of one cooperative Markov game: n agents, known by name, see
+``observations``, take ``actions`` together, and share **one** joint reward. The critic sees ``state``.
+
+Glossary
+--------
+terminated      the game itself ended (a fall, a goal): nothing follows, the value of what follows is 0
+truncated       a clock stopped an episode that would have gone on: what follows is worth V(final state)
+same-step reset an environment that ends is reset within the same ``step``: the observations handed back are the new
+                episode's first, and the true last ones are in ``TimeStep.final``
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from workbench.errors import SnapshotUnsupported
+
+FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
+Actions = Mapping[str, npt.NDArray[Any]]
+Snapshot = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What the environments that ended in this step last looked like, before their reset.
+
+    envs          (k,) int, the indices of the environments that ended, ascending
+    observations  {agent: (k, *observation shape)}
+    state         (k, *state shape)
+    """
+
+    envs: npt.NDArray[np.intp]
+    observations: Mapping[str, npt.NDArray[Any]]
+    state: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeStep:
+    """What the environments show after ``reset`` or ``step``. Fresh arrays: a later step never writes into them.
+
+    observations  {agent: (n_envs, *observation shape)}, in the order of ``env.agents``
+    state         (n_envs, *state shape), what a central critic may see
+    reward        (n_envs,) float64, the joint reward of the step taken; 0 after ``reset``
+    terminated    (n_envs,) bool, the game ended
+    truncated     (n_envs,) bool, a time limit ended it; never true where ``terminated`` is
+    final         the true last observations and state of those that ended, or None where none did
+    action_masks  {agent: (n_envs, n_actions) bool}, True where an action may be taken; agents without limits are absent
+    active        {agent: (n_envs,) bool}, False where an agent has left before its team; absent agents never leave
+    info          {name: (n_envs,) array}, further numbers about the step taken, such as the terms of the reward
+    """
+
+    observations: Mapping[str, npt.NDArray[Any]]
+    state: npt.NDArray[Any]
+    reward: npt.NDArray[np.float64]
+    terminated: BoolArray
+    truncated: BoolArray
+    final: Final | None = None
+    action_masks: Mapping[str, BoolArray] = field(default_factory=dict)
+    active: Mapping[str, BoolArray] = field(default_factory=dict)
+    info: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> BoolArray:
+        """(n_envs,) bool: ended, in either way."""
+        return self.terminated | self.truncated
+
+
+class TeamEnv(ABC):
+    """``n_envs`` copies of a cooperative game, stepped together. ``wb.envs.check(env)`` tests all that is said here.
+
+    Attributes
+    ----------
+    n_envs              number of copies
+    agents              the agents' names, in the order that integers stand for
+    observation_spaces  {agent: space of one environment's observation}: flat ``Box``, shape (observation_dim,)
+    action_spaces       {agent: space of one environment's action}: ``Box`` (action_dim,), ``Discrete`` or ``MultiDiscrete``
+    state_space         ``Box``, shape (state_dim,)
+    """
+
+    n_envs: int
+    agents: tuple[str, ...]
+    observation_spaces: Mapping[str, gymnasium.Space[Any]]
+    action_spaces: Mapping[str, gymnasium.Space[Any]]
+    state_space: gymnasium.spaces.Box
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> TimeStep:
+        """Start a new episode in every environment.
+
+        With a ``seed``, environment i is seeded with ``seed + i``, as Gymnasium's vector environments do; without one,
+        the generators go on from where they are.
+        """
+
+    @abstractmethod
+    def step(self, actions: Actions) -> TimeStep:
+        """Take one joint step in every environment; environments that end are reset in the same step.
+
+        ``actions`` maps every agent to an array: (n_envs, action_dim) for ``Box``, (n_envs,) integers for ``Discrete``,
+        (n_envs, k) integers for ``MultiDiscrete``. Raises ``ValueError`` naming the agent for a missing agent, a wrong
+        shape or a NaN, and changes nothing then.
+        """
+
+    def snapshot(self) -> Snapshot:
+        """Everything that determines the future, random generators included, as a flat mapping of plain arrays (copies).
+
+        Plain arrays, so that a checkpoint can hold them and reading one executes no code.
+        """
+        raise SnapshotUnsupported(
+            f"{type(self).__name__} cannot be copied: it has no snapshot(). Return every value that determines the "
+            "future as a flat dict of NumPy arrays from snapshot(), and take them back in restore()."
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a ``snapshot()``: the same actions then give the same bits. The snapshot itself is not consumed."""
+        raise SnapshotUnsupported(
+            f"{type(self).__name__} cannot be copied: it has no restore(). Take back what snapshot() returned."
+        )
+
+    @property
+    def description(self) -> Mapping[str, Any] | None:
+        """Plain values (JSON) from which ``wb.envs.make(**description)`` builds an equal environment, or None."""
+        return None
+
+    def remake(self, n_envs: int) -> TeamEnv:
+        """A fresh environment of the same kind with ``n_envs`` copies, for evaluation and replay.
+
+        Raises ``NotImplementedError`` with the remedy where there is no ``description`` to build from.
+        """
+        from workbench import envs
+
+        if self.description is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no description to be rebuilt from. Override remake(n_envs) to return a "
+                "fresh environment of the same kind, or description if it is one that wb.envs.make knows."
+            )
+        return envs.make(**{**self.description, "n_envs": n_envs})
+
+    def close(self) -> None:
+        """Release what the environment holds (threads, processes, windows). Safe to call twice."""
+
+    @property
+    def can_snapshot(self) -> bool:
+        """Whether ``snapshot`` and ``restore`` are there."""
+        return type(self).snapshot is not TeamEnv.snapshot
