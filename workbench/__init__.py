@@ -1,6 +1,24 @@
 """A Jupyter-first workbench for cooperative multi-agent trust-region learning: HATRPO, HAPPO and their relatives."""
 
-from workbench import envs
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from workbench import envs, theory
+from workbench.recipes import happo, load, mappo, options
+
+if TYPE_CHECKING:
+    from workbench.jupyter import views as views
 
 __version__ = "0.1.0"
-__all__ = ["envs"]
+__all__ = ["__version__", "envs", "happo", "load", "mappo", "options", "theory", "views"]
+
+# Widgets and plotting are loaded when they are first asked for, so that training on a cluster owes them nothing.
+_LAZY = {"views": "workbench.jupyter.views"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    return importlib.import_module(_LAZY[name])

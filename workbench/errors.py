@@ -14,6 +14,10 @@ class NonFiniteError(WorkbenchError):
     """NaN or inf came from an environment, a reward or a loss; the last good state was kept."""
 
 
+class CheckpointError(WorkbenchError):
+    """A file that is no checkpoint, or not one that fits: truncated, altered, foreign, of another version."""
+
+
 class SnapshotUnsupported(WorkbenchError):  # noqa: N818 - it names a missing ability, not a failure
     """The environment cannot be copied, so what needs a copy (fork, rewind, exact resume) is not possible."""
 

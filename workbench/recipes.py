@@ -1,0 +1,181 @@
+"""The methods: each a composition of update rule × predecessors' ratio × sharing × critic.
+
+Every recipe takes an environment, a seed, and the method's settings as keywords; ``options("happo")`` lists them. What
+is not among them is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from typing import Any
+
+from workbench import checkpoint, envs
+from workbench.critic import ValueNormalizer
+from workbench.envs.base import TeamEnv
+from workbench.errors import CheckpointError, unknown_name
+from workbench.networks import Mlp, ParameterVector
+from workbench.phases import CENTRAL, Method, Setup, State
+from workbench.randomness import Streams
+from workbench.rollout import Running
+from workbench.settings import ClippedSettings, Settings
+from workbench.team import Team
+from workbench.trainer import Intervention, Trainer
+from workbench.updates import clipped_update
+
+METHODS = {
+    "happo": Method("HAPPO", ClippedSettings, clipped_update),
+    "mappo": Method("MAPPO", ClippedSettings, clipped_update, sequential=False),
+}
+
+
+def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """HAPPO: one agent after another ascends E[min(r·M, clip(r, 1 ± ε)·M)], M = Π_{j<m}(π_new/π_old) · A.
+
+    A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("happo")``): ``clip_epsilon=0.2``,
+    ``epochs=5``, ``lr=5e-4``, ``order="random"``, … An unknown one is refused. Source: Kuba et al., ICLR 2022
+    (arXiv 2109.11251), algorithm 4.
+    """
+    return make_trainer("happo", env, seed, settings)
+
+
+def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """MAPPO with one policy an agent: the clipped update on A alone, every agent as if the others stood still.
+
+    The same settings as ``happo``; the order then changes nothing but who comes first. Source: Yu et al., The
+    Surprising Effectiveness of PPO in Cooperative Multi-Agent Games, NeurIPS 2022 (arXiv 2103.01955).
+    """
+    return make_trainer("mappo", env, seed, settings)
+
+
+def options(method: str) -> dict[str, str]:
+    """{name: meaning} of every setting that a method has.
+
+    >>> options("happo")["clip_epsilon"]
+    "clip ε of the agent's own ratio"
+    """
+    return find_method(method).settings.describe()
+
+
+def find_method(name: str) -> Method:
+    """The method of that name."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, Any]) -> Trainer:
+    """A trainer at its beginning: parameters drawn, environments reset, nothing collected."""
+    if not isinstance(env, TeamEnv):
+        raise TypeError(
+            f"env is {env!r}; expected a TeamEnv, such as wb.envs.mujoco('Ant', '4x2'). For another library's "
+            "environment see wb.envs.pettingzoo."
+        )
+    method = find_method(name)
+    chosen = method.settings.make(method.name, settings)
+    setup = make_setup(name, env, seed, chosen)
+    current = env.reset(seed=setup.streams.integer("environment"))
+    return Trainer(setup, first_state(setup, chosen, Running.first(current)))
+
+
+def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
+    """What stays the same for a whole run."""
+    method = find_method(name)
+    team = Team(
+        env,
+        sharing=settings.sharing,
+        hidden_sizes=settings.hidden_sizes,
+        std=settings.std,
+        initial_log_std=settings.initial_log_std,
+        agent_id=settings.agent_id,
+    )
+    if method.critic == CENTRAL:
+        sizes = {CENTRAL: env.state_space.shape[0]}
+    else:
+        sizes = {agent: team.input_size(env, agent) for agent in team.agents}
+    critics = {name: Mlp(size, 1, settings.hidden_sizes, output_gain=1.0) for name, size in sizes.items()}
+    return Setup(method=method, method_name=name, env=env, team=team, critics=critics, streams=Streams(seed))
+
+
+def first_state(setup: Setup, settings: Settings, running: Running) -> State:
+    """The state before the first collect."""
+    policies = {
+        unit: ParameterVector.of(vector.values.to(settings.device))
+        for unit, vector in setup.team.initial(setup.streams, settings.torch_dtype).items()
+    }
+    critics = {
+        name: ParameterVector.of(
+            network.initial(setup.streams.torch("critic", index=index), settings.torch_dtype).to(settings.device)
+        )
+        for index, (name, network) in enumerate(setup.critics.items())
+    }
+    return State(
+        settings=settings,
+        policies=policies,
+        critics=critics,
+        normalizers={name: ValueNormalizer(enabled=settings.normalize_values) for name in critics},
+        running=running,
+        env=setup.env.snapshot() if setup.env.can_snapshot else None,
+    )
+
+
+def load(path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any = None) -> Trainer:
+    """A trainer as ``trainer.save(path)`` left it; it goes on bit for bit, on the same machine and library versions.
+
+    ``env`` is needed where the environment cannot be rebuilt from its description, ``order`` where the order was a
+    function. Executes nothing from the file. Raises ``CheckpointError`` for one that is damaged, foreign, or of another
+    environment.
+    """
+    arrays, document = checkpoint.read(path)
+    state = document["state"]
+    if env is None:
+        if document["env"] is None:
+            raise CheckpointError(
+                f"the environment of {str(path)!r} cannot be rebuilt from its description; pass one like it: "
+                "wb.load(path, env=env)."
+            )
+        env = envs.make(**document["env"])
+    if list(env.agents) != document["agents"]:
+        raise CheckpointError(
+            f"{str(path)!r} was saved with the agents {', '.join(document['agents'])}, and this environment has "
+            f"{', '.join(env.agents)}; pass an environment like the one that was trained on."
+        )
+    method = find_method(document["method"])
+    plain = dict(state["settings"])
+    if isinstance(plain["order"], dict):
+        if order is None:
+            raise CheckpointError(
+                f"the order of {str(path)!r} was the function {plain['order']['callable']!r}, which a file cannot "
+                "hold; pass it, or another order: wb.load(path, order=…)."
+            )
+        plain["order"] = order
+    settings = method.settings.make(method.name, plain)
+    setup = make_setup(document["method"], env, document["seed"], settings)
+    restored = checkpoint.unflatten(arrays, state, document["past"], settings)
+    _refuse_misfit(path, setup, restored)
+    if restored.env is None:
+        warnings.warn(
+            f"the environment of {str(path)!r} could not be saved: its episodes begin anew, so the run goes on, but "
+            "not bit for bit. Give the environment snapshot() and restore() to change that.",
+            stacklevel=2,
+        )
+        current = env.reset(seed=setup.streams.integer("environment", restored.iteration))
+        restored = dataclasses.replace(restored, running=Running.first(current))
+    trainer = Trainer(setup, restored)
+    trainer.__dict__["_interventions"] = tuple(Intervention(**change) for change in document["interventions"])
+    trainer.__dict__["lineage"] = tuple(document["lineage"])
+    return trainer
+
+
+def _refuse_misfit(path: str | os.PathLike[str], setup: Setup, state: State) -> None:
+    """Refuse parameters of another shape than this environment's team has."""
+    expected = {unit: policy.network.size for unit, policy in setup.team.policies.items()}
+    found = {unit: len(vector.values) for unit, vector in state.policies.items()}
+    expected |= {name: network.size for name, network in setup.critics.items()}
+    found |= {name: len(vector.values) for name, vector in state.critics.items()}
+    if expected != found:
+        raise CheckpointError(
+            f"{str(path)!r} holds parameters of sizes {found}, and this environment needs {expected}; pass an "
+            "environment like the one that was trained on."
+        )

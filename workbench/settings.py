@@ -1,0 +1,222 @@
+"""What can be set, each with its check and its meaning: one frozen dataclass a method.
+
+Settings are validated once, when they are made; unknown names are refused with the nearest one suggested. Those marked
+*live* may be changed while a run is under way, and take effect at the next phase that uses them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from workbench.errors import unknown_name
+
+Check = Callable[[Any], Any]
+S = TypeVar("S", bound="Settings")
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, open_ends: bool = False) -> Check:
+    """A finite number in [low, high], or in (low, high)."""
+    expected = f"a number in {'(' if open_ends else '['}{low:g}, {high:g}{')' if open_ends else ']'}"
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise ValueError(expected)
+        inside = low < value < high if open_ends else low <= value <= high
+        if not (math.isfinite(value) and inside):
+            raise ValueError(expected)
+        return float(value)
+
+    return check
+
+
+def integer(low: int) -> Check:
+    """An integer that is at least ``low``; NumPy's integers too, as they come out of a sweep's grid."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise ValueError(f"an integer ≥ {low}")
+        return int(value)
+
+    return check
+
+
+def optional(inner: Check) -> Check:
+    """None, or what ``inner`` takes."""
+
+    def check(value: Any) -> Any:
+        try:
+            return None if value is None else inner(value)
+        except ValueError as error:
+            raise ValueError(f"None, or {error}") from None
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    """One of some names."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(f"one of {', '.join(map(repr, names))}")
+        return value
+
+    return check
+
+
+def flag(value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError("True or False")
+    return bool(value)
+
+
+def widths(value: Any) -> tuple[int, ...]:
+    """Sizes of hidden layers."""
+    try:
+        return tuple(integer(1)(width) for width in value)
+    except (TypeError, ValueError):
+        raise ValueError("a sequence of positive integers, such as (128, 128)") from None
+
+
+def device_name(value: Any) -> str:
+    """A torch device that this machine has."""
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError):
+        raise ValueError("a device that torch has on this machine, such as 'cpu' or 'cuda'") from None
+    return str(device)
+
+
+def any_order(value: Any) -> Any:
+    """A rule's name, a permutation or a callable; who is in it is known to the trainer alone."""
+    if isinstance(value, str) or callable(value):
+        return value
+    try:
+        return tuple(who if isinstance(who, str) else integer(0)(who) for who in value)
+    except (TypeError, ValueError):
+        raise ValueError("a rule's name, a permutation of the agents, or a callable") from None
+
+
+def any_sharing(value: Any) -> Any:
+    """ "separate", "shared" or groups of agents; checked against the agents by the team."""
+    return value if isinstance(value, str) else tuple(tuple(group) for group in value)
+
+
+def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> Any:
+    """A field with its check, its meaning, and whether it may be changed under way."""
+    return field(default=default, metadata={"check": check, "meaning": meaning, "live": live})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every method has. ``describe()`` lists names, values and meanings."""
+
+    n_steps: int = setting(200, integer(1), "joint steps per environment in one iteration")
+    gamma: float = setting(0.99, number(0, 1), "discount γ")
+    gae_lambda: float = setting(0.95, number(0, 1), "λ of generalised advantage estimation")
+    standardize_advantages: bool = setting(True, flag, "whether advantages are standardised, once an iteration")
+    order: Any = setting("random", any_order, "update order: a rule's name, a permutation, or a callable")
+
+    critic_lr: float = setting(5e-4, number(0, math.inf), "learning rate of the critic")
+    critic_epochs: int = setting(5, integer(1), "passes of the critic over the rollout")
+    critic_minibatches: int = setting(1, integer(1), "minibatches in each pass of the critic")
+    value_clip_epsilon: float | None = setting(
+        0.2, optional(number(0, math.inf, open_ends=True)), "how far a normalised value may move in one iteration"
+    )
+    huber_delta: float | None = setting(
+        10.0, optional(number(0, math.inf, open_ends=True)), "where the value loss turns linear"
+    )
+    normalize_values: bool = setting(True, flag, "whether the critic predicts normalised values", live=False)
+    max_grad_norm: float = setting(10.0, number(0, math.inf, open_ends=True), "gradients are clipped to this norm")
+    lr_decay_steps: int | None = setting(
+        None, optional(integer(1)), "env steps over which learning rates fall linearly to 0; None: they do not"
+    )
+
+    hidden_sizes: tuple[int, ...] = setting((128, 128), widths, "widths of the hidden layers", live=False)
+    std: str = setting("sigmoid", one_of("sigmoid", "exp"), "σ = ½·sigmoid(ℓ) or exp(ℓ)", live=False)
+    initial_log_std: float = setting(1.0, number(), "initial ℓ", live=False)
+    sharing: Any = setting("separate", any_sharing, "'separate', 'shared', or groups of agents", live=False)
+    agent_id: bool = setting(True, flag, "whether agents that share a policy see their number", live=False)
+
+    dtype: str = setting("float32", one_of("float32", "float64"), "precision of all learning", live=False)
+    device: str = setting("cpu", device_name, "where learning happens; environments stay on the CPU", live=False)
+    threads: int | None = setting(
+        None, optional(integer(1)), "torch threads in estimates and updates; None: torch's number when the run is made"
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            try:
+                object.__setattr__(self, f.name, f.metadata["check"](value))
+            except ValueError as error:
+                example = "" if f.default is None else f", such as {f.default!r}"
+                raise ValueError(
+                    f"{f.name} ({f.metadata['meaning']}) is {value!r}; expected {error}{example}."
+                ) from None
+        if self.threads is None:
+            object.__setattr__(self, "threads", torch.get_num_threads())
+
+    @classmethod
+    def make(cls: type[S], method: str, options: Mapping[str, Any]) -> S:
+        """Settings from keyword options; a name that the method does not have is refused."""
+        for name in options:
+            if name not in cls.names():
+                raise unknown_name(f"option of {method}", name, cls.names())
+        return cls(**options)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(f.name for f in dataclasses.fields(cls))
+
+    @classmethod
+    def is_live(cls, name: str) -> bool:
+        """Whether a setting may be changed while a run is under way."""
+        return bool(next(f.metadata["live"] for f in dataclasses.fields(cls) if f.name == name))
+
+    @classmethod
+    def describe(cls) -> dict[str, str]:
+        """{name: meaning} of every setting."""
+        return {f.name: f.metadata["meaning"] for f in dataclasses.fields(cls)}
+
+    def changed(self: S, **changes: Any) -> S:
+        """The same settings but for ``changes``, validated."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @property
+    def update_threads(self) -> int:
+        """Torch threads in estimates and updates."""
+        return self.threads or 1
+
+    def decay(self, env_steps: int) -> float:
+        """What learning rates are multiplied with after so many env steps."""
+        return 1.0 if self.lr_decay_steps is None else max(0.0, 1.0 - env_steps / self.lr_decay_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSettings(Settings):
+    """What methods that follow a surrogate's gradient add."""
+
+    lr: float = setting(5e-4, number(0, math.inf), "learning rate of the policies")
+    entropy_coef: float = setting(0.0, number(0, math.inf), "weight of the entropy bonus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedSettings(GradientSettings):
+    """What methods with a clipped surrogate add."""
+
+    clip_epsilon: float = setting(0.2, number(0, 1, open_ends=True), "clip ε of the agent's own ratio")
+    epochs: int = setting(5, integer(1), "passes of each agent over the rollout")
+    n_minibatches: int = setting(1, integer(1), "minibatches in each pass of an agent")

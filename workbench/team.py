@@ -1,0 +1,215 @@
+"""The team's policies: which agent acts by which policy, how observations become actions, many agents at once.
+
+A *unit* is a set of agents that share one policy: every agent alone (the default), the whole team, or groups. Units are
+what the sequential update orders; the name of a unit is its agents' names joined by "+".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from workbench.distributions import Head, Parameters, head_for
+from workbench.envs.base import TeamEnv
+from workbench.errors import unknown_name
+from workbench.networks import Folded, Mlp, ParameterVector, stack
+from workbench.randomness import Streams
+
+SHARING = ("separate", "shared")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The architecture of one policy π(a|o); parameters are passed in, so that equal architectures stack."""
+
+    network: Mlp
+    head: Head
+
+    def distribution(self, values: Tensor, observations: Tensor, masks: Tensor | None = None) -> Parameters:
+        """π(·|o) for ``observations`` (batch, n) under the flat parameters ``values`` (size,)."""
+        folded = self.network.fold(values)
+        return self.head.parameters(self.network.forward(folded, observations), folded.free, masks)
+
+    def log_probs(self, values: Tensor, observations: Tensor, actions: Tensor, masks: Tensor | None = None) -> Tensor:
+        """log π(a|o): (batch,)."""
+        return self.head.log_prob(self.distribution(values, observations, masks), actions)
+
+
+class Team:
+    """Who acts by which policy.
+
+    agents    names, in the environment's order
+    units     {unit's name: its agents}, in the environment's order
+    policies  {unit's name: ``Policy``}
+    agent_id  whether agents that share a policy see their one-hot number after their observation
+    """
+
+    def __init__(
+        self,
+        env: TeamEnv,
+        *,
+        sharing: str | Sequence[Sequence[str]] = "separate",
+        hidden_sizes: tuple[int, ...] = (128, 128),
+        std: str = "sigmoid",
+        initial_log_std: float = 1.0,
+        agent_id: bool = True,
+    ) -> None:
+        self.agents = tuple(env.agents)
+        self.units = {"+".join(group): group for group in _groups(self.agents, sharing)}
+        self.agent_id = agent_id and any(len(group) > 1 for group in self.units.values())
+        self.policies: dict[str, Policy] = {}
+        for unit, group in self.units.items():
+            _refuse_differing_spaces(env, group)
+            head = head_for(env.action_spaces[group[0]], std)
+            network = Mlp(
+                n_inputs=self.input_size(env, group[0]),
+                n_outputs=head.n_outputs,
+                hidden_sizes=hidden_sizes,
+                n_free=head.n_free,
+                free_init=initial_log_std,
+            )
+            self.policies[unit] = Policy(network, head)
+        self.unit_of = {agent: unit for unit, group in self.units.items() for agent in group}
+
+    def input_size(self, env: TeamEnv, agent: str) -> int:
+        """Length of what the agent's policy sees."""
+        shape = env.observation_spaces[agent].shape
+        if shape is None or len(shape) != 1:
+            raise ValueError(
+                f"{agent} observes {env.observation_spaces[agent]}; expected a Box of one axis. Flatten the "
+                "observation, as wb.envs.pettingzoo does."
+            )
+        return int(shape[0]) + (len(self.agents) if self.agent_id else 0)
+
+    def policy(self, agent: str) -> Policy:
+        """The policy by which an agent acts."""
+        return self.policies[self.unit_of[agent]]
+
+    def initial(self, streams: Streams, dtype: torch.dtype) -> dict[str, ParameterVector]:
+        """Fresh parameters of every unit, each from its own stream."""
+        return {
+            unit: ParameterVector.of(policy.network.initial(streams.torch("policy", index=index), dtype))
+            for index, (unit, policy) in enumerate(self.policies.items())
+        }
+
+    def resolve(self, who: object) -> str:
+        """The unit that a name, a unit's name or an integer stands for."""
+        if isinstance(who, int | np.integer) and not isinstance(who, bool) and 0 <= who < len(self.units):
+            return tuple(self.units)[who]
+        if isinstance(who, str) and who in self.units:
+            return who
+        if isinstance(who, str) and who in self.unit_of:
+            return self.unit_of[who]
+        raise unknown_name("agent", who, self.units, f"Integers from 0 to {len(self.units) - 1} are accepted too.")
+
+    def actor(self, parameters: Mapping[str, ParameterVector], device: torch.device | str = "cpu") -> Actor:
+        """The team ready to act, its parameters folded and stacked."""
+        return Actor(self, parameters, device)
+
+
+class _Stack(NamedTuple):
+    policy: Policy
+    agents: tuple[str, ...]
+    folded: Folded
+
+
+class Actor:
+    """The team's policies for a rollout: agents of one architecture are evaluated by one batched product.
+
+    A 4-agent team costs one product of stacked weights instead of four modules: about a third of the time at 64
+    environments.
+    """
+
+    def __init__(
+        self, team: Team, parameters: Mapping[str, ParameterVector], device: torch.device | str = "cpu"
+    ) -> None:
+        by_policy: dict[Policy, list[str]] = {}
+        for agent in team.agents:
+            by_policy.setdefault(team.policy(agent), []).append(agent)
+        self.stacks = [
+            _Stack(
+                policy,
+                tuple(agents),
+                policy.network.fold(stack([parameters[team.unit_of[agent]] for agent in agents]).to(device)),
+            )
+            for policy, agents in by_policy.items()
+        ]
+        self._team = team
+        self._identity = np.eye(len(team.agents))
+
+    def inputs(self, stacked: _Stack, observations: Mapping[str, npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
+        """Write what the policies of one stack see into ``out`` (n_agents, n_envs, inputs)."""
+        for row, agent in enumerate(stacked.agents):
+            seen = observations[agent]
+            out[row, :, : seen.shape[1]] = seen
+            if self._team.agent_id:
+                out[row, :, seen.shape[1] :] = self._identity[self._team.agents.index(agent)]
+
+    def distribution(self, stacked: _Stack, inputs: Tensor, masks: Tensor | None = None) -> Parameters:
+        """Parameters of the stack's distributions for inputs (n_agents, n_envs, inputs)."""
+        outputs = stacked.policy.network.forward(stacked.folded, inputs)
+        return stacked.policy.head.parameters(outputs, stacked.folded.free, masks)
+
+    @torch.inference_mode()
+    def modes(
+        self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[np.bool_]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Every agent's most probable action, shaped as the environment takes it."""
+        actions: dict[str, npt.NDArray[Any]] = {}
+        for stacked in self.stacks:
+            n_envs = len(observations[stacked.agents[0]])
+            weights = stacked.folded.weights[0]
+            inputs = torch.empty(len(stacked.agents), n_envs, stacked.policy.network.n_inputs, dtype=weights.dtype)
+            self.inputs(stacked, observations, inputs.numpy())
+            mask = stack_masks(stacked.agents, masks)
+            chosen = stacked.policy.head.mode(self.distribution(stacked, inputs.to(weights.device), mask)).cpu()
+            actions |= {agent: as_env_action(stacked.policy, chosen[i]) for i, agent in enumerate(stacked.agents)}
+        return actions
+
+
+def stack_masks(agents: Sequence[str], masks: Mapping[str, npt.NDArray[np.bool_]]) -> Tensor | None:
+    """Masks of some agents as one tensor (n_agents, n_envs, n_actions), or None where none has any."""
+    present = [agent for agent in agents if agent in masks]
+    if not present:
+        return None
+    everything = np.ones_like(masks[present[0]])
+    return torch.from_numpy(np.stack([masks.get(agent, everything) for agent in agents]))
+
+
+def as_env_action(policy: Policy, action: Tensor) -> npt.NDArray[Any]:
+    """(n_envs, k) as the environment takes it: one integer per environment has no last axis."""
+    array: npt.NDArray[Any] = action.numpy()
+    single_integer = policy.head.action_dtype is torch.int64 and policy.head.action_size == 1
+    return array[..., 0] if single_integer else array
+
+
+def _groups(agents: tuple[str, ...], sharing: str | Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    if isinstance(sharing, str):
+        if sharing not in SHARING:
+            raise unknown_name(
+                "sharing", sharing, SHARING, "Or give groups of agents, such as [['agent_0', 'agent_1'], …]."
+            )
+        return [agents] if sharing == "shared" else [(agent,) for agent in agents]
+    groups = [tuple(agents[who] if isinstance(who, int) else who for who in group) for group in sharing]
+    if sorted(agent for group in groups for agent in group) != sorted(agents):
+        raise ValueError(f"sharing is {sharing!r}; expected groups that hold each of {', '.join(agents)} exactly once.")
+    return [tuple(sorted(group, key=agents.index)) for group in groups]
+
+
+def _refuse_differing_spaces(env: TeamEnv, group: Sequence[str]) -> None:
+    def shapes(agent: str) -> tuple[object, Head]:
+        return env.observation_spaces[agent].shape, head_for(env.action_spaces[agent])
+
+    for agent in group[1:]:
+        if shapes(agent) != shapes(group[0]):
+            described = (f"{who} {env.observation_spaces[who]} → {env.action_spaces[who]}" for who in (group[0], agent))
+            raise ValueError(
+                f"{group[0]} and {agent} cannot share a policy, their spaces differ: {'; '.join(described)}. "
+                "Share among agents with equal spaces, or give each its own policy (sharing='separate')."
+            )

@@ -1,0 +1,531 @@
+"""``Trainer``: a run that can be stepped, looked into, changed, rewound, forked, saved.
+
+It holds one immutable state and a cursor over the phases (``phases.py`` has them and the glossary). ``step()`` replaces
+the state; everything else reads it, or puts another one in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm.std import tqdm
+
+from workbench import checkpoint, orders
+from workbench.envs.base import TeamEnv
+from workbench.errors import SnapshotUnsupported, unknown_name
+from workbench.evaluation import MAX_ENVS, evaluate
+from workbench.events import Event
+from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
+from workbench.phases import PHASES, Setup, State, draw_order, next_m_factor
+from workbench.settings import Settings
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """One change made by hand: what, when, from what to what.
+
+    iteration, phase, position   where the cursor stood
+    name                         the setting that was changed, or "rewind"
+    old, new                     its values
+    outcome                      what came of it, in words
+    """
+
+    iteration: int
+    phase: str
+    position: int
+    name: str
+    old: Any
+    new: Any
+    outcome: str
+
+
+class Events(tuple[Event, ...]):
+    """The events of several phases; a notebook shows one a line."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
+
+
+class Trainer:
+    """A run of one method on one environment; the recipes (``wb.happo`` and others) make one.
+
+    Settings are attributes: ``trainer.clip_epsilon`` reads one, ``trainer.clip_epsilon = 0.1`` changes it from the next
+    phase on, and is kept in ``interventions``. A name that is no setting is refused.
+
+    >>> import workbench as wb
+    >>> env = wb.envs.mujoco("Hopper", "3x1", n_envs=2)
+    >>> trainer = wb.happo(env, seed=0, n_steps=8, order="fixed", hidden_sizes=(16,))
+    >>> trainer.phase, trainer.remaining
+    ('collect', ('agent_0', 'agent_1', 'agent_2'))
+    >>> [event.phase for event in trainer.iterate()]
+    ['collect', 'estimate', 'update_agent', 'update_agent', 'update_agent', 'update_critic']
+    """
+
+    def __init__(self, setup: Setup, state: State, *, rewind_iterations: int = 10) -> None:
+        fields: dict[str, Any] = {
+            "_setup": setup,
+            "_state": state,
+            "_lock": threading.RLock(),
+            "_past": deque(maxlen=rewind_iterations * (len(setup.team.units) + 3)),
+            "_interventions": (),
+            "_listeners": [],
+            "lineage": (),
+        }
+        # __setattr__ is for settings; these are the trainer's own.
+        self.__dict__.update(fields)
+        self._check_order(state.settings.order)
+
+    _setup: Setup
+    _state: State
+    _lock: threading.RLock
+    _past: deque[State]
+    _interventions: tuple[Intervention, ...]
+    _listeners: list[Listener]
+    lineage: tuple[dict[str, Any], ...]
+
+    # --- stepping -------------------------------------------------------------------------------------------------
+
+    def step(self) -> Event:
+        """Do one phase and return its event.
+
+        A phase that fails (an environment that raises or shows NaN, a loss that is not finite) raises, and leaves the
+        trainer where it was before it.
+        """
+        with self._lock:
+            before = self._state
+            after, event = PHASES[before.phase](self._setup, before)
+            self._past.append(before)
+            self.__dict__["_state"] = after
+        self._tell(event)
+        return event
+
+    def iterate(self) -> Events:
+        """Do the rest of this iteration: from wherever the cursor stands to the end of ``update_critic``."""
+        events = [self.step()]
+        while self.phase != "collect":
+            events.append(self.step())
+        return Events(events)
+
+    def run(
+        self,
+        iterations: int | None = None,
+        *,
+        env_steps: int | None = None,
+        evaluate_every: int | None = None,
+        evaluate_episodes: int = 10,
+        progress: bool = True,
+    ) -> Trainer:
+        """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
+
+        ``evaluate_every`` k iterations the policies are evaluated on ``evaluate_episodes`` episodes, into
+        ``evaluations``. An interrupt (Ctrl-C, the notebook's stop button) stops at the next phase boundary and raises
+        ``KeyboardInterrupt`` there, with the trainer ready to go on; a second one stops at once, and what the
+        unfinished phase did is dropped.
+        """
+        if (iterations is None) == (env_steps is None):
+            raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
+        per_iteration = self._setup.env.n_envs * self.settings.n_steps
+        goal = env_steps if env_steps is not None else self.env_steps + int(iterations or 0) * per_iteration
+        with _PhaseBoundaryInterrupt() as interrupt, self._progress_bar(goal, progress) as bar:
+            while self.env_steps < goal or self.phase != "collect":
+                self.step()
+                bar.update(min(self.env_steps, goal) - bar.n)
+                if self.phase == "collect":
+                    if evaluate_every and self.iteration % evaluate_every == 0:
+                        self.evaluate(evaluate_episodes)
+                    bar.set_postfix_str(self._latest_return(), refresh=False)
+                interrupt.raise_if_asked()
+        return self
+
+    def _progress_bar(self, goal: int, shown: bool) -> Any:
+        return tqdm(
+            total=goal,
+            initial=min(self.env_steps, goal),
+            unit=" env steps",
+            unit_scale=True,
+            desc=self._setup.method.name,
+            disable=not shown,
+            file=sys.stderr,
+            mininterval=0.5,
+        )
+
+    def _latest_return(self) -> str:
+        ended = [row["return"] for row in self._state.history if row["episodes"]][-1:]
+        return f"return {ended[0]:.4g}" if ended else ""
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener(event)`` after each phase; returns what unsubscribes it.
+
+        A listener gets plain values and cannot alter the run; if it raises, a warning says so and training goes on.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def _tell(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception as error:
+                warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """What ``step()`` does next: "collect", "estimate", "update_agent" or "update_critic"."""
+        return self._state.phase
+
+    @property
+    def iteration(self) -> int:
+        """The iteration under way, from 0."""
+        return self._state.iteration
+
+    @property
+    def env_steps(self) -> int:
+        """Joint environment steps taken, over all environments."""
+        return self._state.env_steps
+
+    @property
+    def env(self) -> TeamEnv:
+        """The environment; the run goes on from its own snapshot, wherever the environment was stepped to meanwhile."""
+        return self._setup.env
+
+    @property
+    def method(self) -> str:
+        """The method's name, such as "HAPPO"."""
+        return self._setup.method.name
+
+    @property
+    def seed(self) -> int:
+        """What determines the whole run."""
+        return self._setup.streams.seed
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, frozen."""
+        return self._state.settings
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What is updated one after another: the agents, or groups that share a policy."""
+        return tuple(self._setup.team.units)
+
+    @property
+    def order(self) -> Any:
+        """The order setting as it was given: a rule's name, a permutation, or a callable. Set it at any time.
+
+        In the middle of an iteration a change reorders who is left; a permutation of just those is accepted too, and
+        holds for this iteration only. ``iteration_order`` has the names of this iteration's order.
+        """
+        return self.settings.order
+
+    @order.setter
+    def order(self, order: Any) -> None:
+        self._set("order", order)
+
+    @property
+    def iteration_order(self) -> tuple[str, ...]:
+        """This iteration's order by name: known after ``estimate``; between iterations the last one's."""
+        return self._state.order
+
+    @property
+    def remaining(self) -> tuple[str, ...]:
+        """Who is still to be updated in this iteration, in order; all of them, as far as is known, before that."""
+        if self.phase == "update_agent":
+            return self._state.order[self._state.position :]
+        if self.phase == "update_critic":
+            return ()
+        return draw_order(self._setup, self._state, self.units)
+
+    @property
+    def m_factors(self) -> dict[str, npt.NDArray[Any]]:
+        """M = Π_{j<m}(π_new/π_old)·A of every agent updated in this iteration, and of those about to be.
+
+        {agent: (n_steps, n_envs)}, in update order; copies. Empty before ``estimate``; after an iteration, its last.
+        """
+        state, setup = self._state, self._setup
+        factors = dict(state.m_factors)
+        if state.phase == "update_agent":
+            about_to_be = setup.team.units[state.order[state.position]]
+            factors |= {agent: next_m_factor(setup, state, agent) for agent in about_to_be}
+        return {agent: factor.cpu().numpy().copy() for agent, factor in factors.items()}
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an iteration: env_steps, return, kl, value_loss, explained_variance, order, seconds and others."""
+        return table(self._state.history, ITERATION_COLUMNS)
+
+    @property
+    def agent_history(self) -> pd.DataFrame:
+        """One row for each (iteration, agent): position, kl, clipped_fraction, effective_sample_size and others."""
+        return table(self._state.agent_history, AGENT_COLUMNS)
+
+    @property
+    def evaluations(self) -> pd.DataFrame:
+        """One row for each evaluation: env_steps, return (mean), return_std, episodes."""
+        return table(self._state.evaluations, EVALUATION_COLUMNS)
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Every change made by hand since the run began, in order; nothing is ever taken out of it."""
+        return self._interventions
+
+    @property
+    def steered(self) -> bool:
+        """Whether a setting was changed under way; such a run is no sample of its method."""
+        return any(change.name != "rewind" for change in self._interventions)
+
+    def evaluate(self, episodes: int = 10, *, seed: int = 0) -> npt.NDArray[np.float64]:
+        """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.
+
+        Played in an environment of its own, so that nothing of the run changes; the same ``seed`` starts the same
+        episodes. The mean goes into ``evaluations``.
+        """
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes!r}; expected an integer ≥ 1.")
+        with self._lock:
+            state = self._state
+            env = self.env.remake(n_envs=min(episodes, MAX_ENVS))
+            try:
+                actor = self._setup.team.actor(state.policies, state.settings.device)
+                stream = self._setup.streams.integer("evaluation", index=seed)
+                returns, lengths = evaluate(env, actor, episodes, stream)
+            finally:
+                env.close()
+            row = {
+                "iteration": state.iteration,
+                "env_steps": state.env_steps,
+                "return": float(returns.mean()),
+                "return_std": float(returns.std()),
+                "episode_length": float(lengths.mean()),
+                "episodes": episodes,
+            }
+            self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
+        return returns
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all values that determine the future: equal fingerprints, equal futures, on one machine."""
+        arrays, values = checkpoint.flatten(self._state)
+        return checkpoint.digest(arrays, {**values, "seed": self.seed, "method": self.method})
+
+    # --- changing -------------------------------------------------------------------------------------------------
+
+    def _set(self, name: str, value: Any) -> None:
+        with self._lock:
+            before = self._state
+            if name == "order" and before.phase == "update_agent":
+                after, outcome = self._reordered(value)
+            else:
+                if name == "order":
+                    self._check_order(value)
+                after = replace(before, settings=before.settings.changed(**{name: value}))
+                outcome = f"in effect from the next {before.phase} on"
+            self.__dict__["_state"] = after
+            untouched = before.iteration == 0 and before.phase == "collect"
+            if not untouched:  # before the first phase a change is configuration, and the run is what it says it is
+                self._log(name, getattr(before.settings, name), value, outcome)
+
+    def _reordered(self, order: Any) -> tuple[State, str]:
+        """The state with those who are left in the order asked for."""
+        state, left = self._state, self.remaining
+        some = [] if isinstance(order, str) or callable(order) else list(order)
+        if len(some) == len(left) < len(self.units):
+            chosen = orders.resolve_permutation(some, left, self._setup.team.resolve)
+            outcome = f"this iteration goes on with {' → '.join(chosen)}; the setting stays as it was"
+            return replace(state, order=state.order[: state.position] + chosen), outcome
+        self._check_order(order)
+        changed = replace(state, settings=state.settings.changed(order=order))
+        chosen = draw_order(self._setup, changed, left)
+        outcome = f"this iteration goes on with {' → '.join(chosen)}"
+        return replace(changed, order=state.order[: state.position] + chosen), outcome
+
+    def _check_order(self, order: Any) -> None:
+        """Refuse what is no order of this team before anything is changed."""
+        resolve = self._setup.team.resolve
+        if not isinstance(order, str) and not callable(order):
+            orders.resolve_permutation(tuple(order), self.units, resolve)
+        orders.rule_for(order, resolve)
+
+    def _log(self, name: str, old: Any, new: Any, outcome: str) -> None:
+        state = self._state
+        change = Intervention(state.iteration, state.phase, state.position, name, old, new, outcome)
+        self.__dict__["_interventions"] = (*self._interventions, change)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are no attribute: the settings.
+        state = self.__dict__.get("_state")
+        if state is not None and name in state.settings.names():
+            return getattr(state.settings, name)
+        if state is None or name.startswith("__"):
+            raise AttributeError(name)
+        raise unknown_name(f"attribute of a {self.method} trainer", name, sorted(state.settings.names()))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "order":
+            self._set(name, value)
+        elif name in self.settings.names():
+            if not self.settings.is_live(name):
+                raise AttributeError(
+                    f"{name} is fixed when a run is made; make another one: wb.{self._setup.method_name}"
+                    f"(env, {name}={value!r})."
+                )
+            self._set(name, value)
+        elif hasattr(type(self), name):
+            raise AttributeError(f"{name} can be read, not set.")
+        else:
+            raise unknown_name(f"setting of {self.method}", name, self.settings.names())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.settings.names()]
+
+    # --- going back, branching, keeping ---------------------------------------------------------------------------
+
+    def rewind(self, phases: int | None = None, *, iterations: int | None = None) -> Trainer:
+        """Go back by so many phases, or to the beginning of an iteration so many before this one; returns the trainer.
+
+        ``rewind(iterations=0)`` goes to the beginning of the iteration under way. Everything goes back, settings and
+        history too; only ``interventions`` keeps what was done. Raises ``ValueError`` where the past that is kept does
+        not reach so far, ``SnapshotUnsupported`` where the environment cannot go back.
+        """
+        if phases is not None and iterations is not None:
+            raise ValueError("rewind() takes either phases= or iterations=, such as rewind(phases=1).")
+        if phases is None and iterations is None:
+            phases = 1
+        with self._lock:
+            self._require_snapshots("rewind")
+            reached = self._past_state(phases, iterations)
+            before = self._state
+            while reached is not before and self._past.pop() is not reached:
+                pass
+            self.__dict__["_state"] = reached
+            asked = f"{phases} phases" if phases is not None else f"{iterations} iterations"
+            self._log("rewind", before.iteration, reached.iteration, f"went back by {asked}")
+        return self
+
+    def _past_state(self, phases: int | None, iterations: int | None) -> State:
+        if phases is not None:
+            if phases < 1:
+                raise ValueError(f"phases is {phases!r}; expected an integer ≥ 1.")
+            if phases > len(self._past):
+                raise ValueError(f"cannot go back {phases} phases: {len(self._past)} are kept.")
+            return self._past[-phases]
+        wanted = self.iteration - int(iterations or 0)
+        for state in reversed(self._past):
+            if state.iteration == wanted and state.phase == "collect":
+                return state
+        if self.phase == "collect" and wanted == self.iteration:
+            return self._state
+        starts = sorted({state.iteration for state in self._past if state.phase == "collect"})
+        kept = f"iterations {starts[0]} to {starts[-1]} are kept" if starts else "nothing is kept yet"
+        raise ValueError(f"cannot go back to the beginning of iteration {wanted}: {kept}.")
+
+    def fork(self, **changes: Any) -> Trainer:
+        """A copy from here on, with changes: ``trainer.fork(clip_epsilon=0.05)``. This trainer stays as it is.
+
+        What has not changed is shared, the environment too (each goes on from its own snapshot of it). ``lineage`` says
+        whose fork it is and from where; changes are in its ``interventions``.
+        """
+        with self._lock:
+            self._require_snapshots("fork")
+            copy = Trainer(self._setup, self._state, rewind_iterations=1)
+            parent = {
+                "method": self.method,
+                "seed": self.seed,
+                "iteration": self.iteration,
+                "phase": self.phase,
+                "position": self._state.position,
+                "fingerprint": self.fingerprint(),
+                "changes": dict(changes),
+            }
+            copy.__dict__["_past"] = self._past.copy()
+            copy.__dict__["_interventions"] = self._interventions
+            copy.__dict__["lineage"] = (*self.lineage, parent)
+        for name, value in changes.items():
+            setattr(copy, name, value)
+        return copy
+
+    def _require_snapshots(self, what: str) -> None:
+        if self._state.env is None:
+            try:
+                self.env.snapshot()
+            except SnapshotUnsupported as reason:
+                raise SnapshotUnsupported(f"no {what}: {reason}") from None
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one file, whole or not at all; ``wb.load(path)`` goes on from it bit for bit."""
+        with self._lock:
+            arrays, values = checkpoint.flatten(self._state)
+            past_arrays, past = checkpoint.records(self._state)
+            document = {
+                "format": checkpoint.FORMAT,
+                "workbench": _version(),
+                "method": self._setup.method_name,
+                "seed": self.seed,
+                "env": None if self.env.description is None else dict(self.env.description),
+                "agents": list(self.env.agents),
+                "state": values,
+                "past": past,
+                "interventions": [checkpoint.plain_intervention(change) for change in self._interventions],
+                "lineage": list(self.lineage),
+            }
+        return checkpoint.write(path, arrays | past_arrays, document)
+
+    def __repr__(self) -> str:
+        state = self._state
+        following = state.phase
+        if state.phase == "update_agent":
+            following += f" {state.order[state.position]} ({state.position + 1} of {len(state.order)})"
+        steered = " · steered" if self.steered else ""
+        return (
+            f"{self.method} on {self.env!r} · seed {self.seed} · iteration {state.iteration} · "
+            f"{state.env_steps:,} env steps · next: {following}{steered}"
+        )
+
+
+class _PhaseBoundaryInterrupt(contextlib.AbstractContextManager["_PhaseBoundaryInterrupt"]):
+    """Turns the first SIGINT into a request that is honoured at a phase boundary; the second raises at once.
+
+    Only the main thread may handle signals; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> _PhaseBoundaryInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def raise_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt("stopped at a phase boundary; the trainer can go on")
+
+
+def _version() -> str:
+    from workbench import __version__
+
+    return __version__
