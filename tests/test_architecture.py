@@ -33,6 +33,7 @@ LAYERS = (
     "events",
     "history",
     "phases",
+    "evaluation",
     "checkpoint",
     "trainer",
     "recipes",

@@ -1,0 +1,80 @@
+"""The checks at the door that environments share: joint actions, seeds and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, SupportsIndex
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from workbench.errors import unknown_name
+
+AnySpace = gymnasium.Space[Any]
+
+
+def checked_actions(actions: object, spaces: Mapping[str, AnySpace], n_envs: int) -> dict[str, npt.NDArray[Any]]:
+    """The joint action as one array per agent, in the order of ``spaces``.
+
+    Raises ``ValueError`` naming the agent that is missing, unknown, or whose array has the wrong shape or dtype, holds
+    NaN or inf (``Box``), or an action that the space does not have (``Discrete``, ``MultiDiscrete``).
+    """
+    if not isinstance(actions, Mapping):
+        raise ValueError(f"actions is {_short(actions)}; expected a mapping from each of {list(spaces)} to an array.")
+    for agent in actions:
+        if agent not in spaces:
+            raise unknown_name("agent in actions:", agent, spaces)
+    if missing := [agent for agent in spaces if agent not in actions]:
+        raise ValueError(f"actions has none for {missing[0]!r}; give one array for each of {list(spaces)}.")
+    return {agent: _checked(agent, actions[agent], space, n_envs) for agent, space in spaces.items()}
+
+
+def _checked(agent: str, given: Any, space: AnySpace, n_envs: int) -> npt.NDArray[Any]:
+    action = np.asarray(given)
+    expected = (n_envs, *(space.shape or ()))
+    if action.shape != expected:
+        raise ValueError(f"the action of {agent!r} has shape {action.shape}; expected {expected}, for {space}.")
+    if isinstance(space, gymnasium.spaces.Box):
+        if action.dtype.kind not in "fiu":
+            raise ValueError(f"the action of {agent!r} has dtype {action.dtype}; expected numbers, for {space}.")
+        if not np.isfinite(action).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(action))[0])
+            raise ValueError(
+                f"the action of {agent!r} is {action[where]} in environment {where[0]}; expected a number."
+            )
+        return action
+    sizes = space.nvec if isinstance(space, gymnasium.spaces.MultiDiscrete) else np.asarray(_size(space))
+    if action.dtype.kind not in "iu":
+        raise ValueError(f"the action of {agent!r} has dtype {action.dtype}; expected integers, for {space}.")
+    if ((action < 0) | (action >= sizes)).any():
+        where = tuple(int(i) for i in np.argwhere((action < 0) | (action >= sizes))[0])
+        size = int(np.broadcast_to(sizes, action.shape)[where])
+        raise ValueError(
+            f"the action of {agent!r} is {action[where]} in environment {where[0]}; expected 0 to {size - 1}."
+        )
+    return action
+
+
+def _size(space: AnySpace) -> int:
+    assert isinstance(space, gymnasium.spaces.Discrete)
+    return int(space.n)
+
+
+def environment_seeds(seed: object, n_envs: int) -> list[int]:
+    """``seed + i`` for environment i, as Gymnasium's vector environments count them."""
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex) or seed.__index__() < 0:
+        raise ValueError(f"seed is {_short(seed)}; expected an integer ≥ 0, such as seed=0.")
+    return [seed.__index__() + i for i in range(n_envs)]
+
+
+def positive_integer(name: str, value: object) -> int:
+    """``value`` as an int of at least 1, or a ``ValueError`` naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 1:
+        raise ValueError(f"{name} is {_short(value)}; expected an integer ≥ 1.")
+    return value.__index__()
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
