@@ -144,9 +144,6 @@ def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) 
     if part("estimate"):
         estimate = Estimate(**_fields(Estimate, "estimate", arrays, tensors))
     ratio = arrays.get("preceding_ratio")
-    row = dict(past["row"])
-    if "order" in row:
-        row["order"] = tuple(row["order"])
     return State(
         settings=settings,
         policies=vectors("policies"),
@@ -163,7 +160,7 @@ def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) 
         estimate=estimate,
         preceding_ratio=None if ratio is None else torch.from_numpy(ratio).to(device, dtype),
         m_factors=tensors("m_factors"),
-        row=row,
+        row=past["row"],
         **{name: _log(name, arrays, past) for name in RECORDS},
     )
 

@@ -130,7 +130,7 @@ class Categorical:
         """Normalised log-probabilities, one (..., size) tensor a component; masked actions get probability 0."""
         if mask is not None:
             outputs = outputs.masked_fill(~mask, torch.finfo(outputs.dtype).min)
-        return tuple(part - part.logsumexp(-1, keepdim=True) for part in outputs.split(list(self.sizes), -1))
+        return tuple(part - part.logsumexp(-1, keepdim=True) for part in torch.split(outputs, list(self.sizes), -1))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         """Standard Gumbel noise: argmax(log p + g) is a draw from p, and equal noise makes equal draws."""
@@ -138,7 +138,7 @@ class Categorical:
         return -exponential.log().to(dtype)
 
     def sample(self, parameters: Parameters, noise: Tensor) -> Tensor:
-        parts = zip(parameters, noise.split(list(self.sizes), -1), strict=True)
+        parts = zip(parameters, torch.split(noise, list(self.sizes), -1), strict=True)
         return torch.stack([(log_p + gumbel).argmax(-1) for log_p, gumbel in parts], -1)
 
     def mode(self, parameters: Parameters) -> Tensor:

@@ -76,8 +76,8 @@ class Mlp:
 
     def views(self, flat: Tensor) -> tuple[Tensor, ...]:
         """The flat vector (..., size) as its parts: views, one for each of ``shapes``."""
-        parts = flat.split(self._sizes, -1)
-        return tuple(part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=False))
+        parts = torch.split(flat, self._sizes, -1)
+        return tuple(torch.unflatten(part, -1, shape) for part, shape in zip(parts, self.shapes, strict=False))
 
     def initial(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """Orthogonal weights, zero biases, unit gains: (size,)."""

@@ -216,7 +216,6 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
         m_factors={},
         row={
             **state.row,
-            "order": order,
             "explained_variance": event.explained_variance,
             "seconds": state.row["seconds"] + event.seconds,
         },
@@ -297,6 +296,7 @@ def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
     steps_taken = setup.env.n_envs * state.settings.n_steps
     row = {
         **state.row,
+        "order": state.order,
         "value_loss": event.value_loss,
         "seconds": seconds,
         "env_steps_per_second": steps_taken / seconds,

@@ -1,0 +1,480 @@
+"""The steppable trainer: phases, changes by hand, going back, branching, keeping, and what it does with bad news."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from point_team import ForgetfulTeam, PointTeam
+
+import workbench as wb
+from workbench.errors import NonFiniteError, SnapshotUnsupported
+
+SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
+CURSORS = 6  # collect, estimate, three agents, critic
+
+
+def trainer_at(cursor, env=None, **settings):
+    trainer = wb.happo(env or PointTeam(), seed=0, **{**SMALL, **settings})
+    trainer.iterate()
+    for _ in range(cursor):
+        trainer.step()
+    return trainer
+
+
+def finish(trainer, iterations=1):
+    for _ in range(iterations + 1):
+        trainer.iterate()
+    return trainer.fingerprint()
+
+
+# --- phases and events ------------------------------------------------------------------------------------------------
+
+
+def test_an_iteration_walks_its_phases():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    walked = []
+    for _ in range(CURSORS):
+        walked.append(trainer.phase)
+        assert trainer.step().phase == walked[-1]
+    assert walked == ["collect", "estimate", "update_agent", "update_agent", "update_agent", "update_critic"]
+    assert (trainer.phase, trainer.iteration, trainer.env_steps) == ("collect", 1, 32)
+
+
+def test_remaining_counts_down_in_order():
+    trainer = wb.happo(PointTeam(), seed=0, order="reversed", **SMALL)
+    assert trainer.remaining == ("agent_2", "agent_1", "agent_0")
+    trainer.step(), trainer.step()
+    left = []
+    while trainer.phase == "update_agent":
+        left.append(trainer.remaining)
+        trainer.step()
+    assert left == [("agent_2", "agent_1", "agent_0"), ("agent_1", "agent_0"), ("agent_0",)]
+    assert trainer.remaining == ()
+
+
+def test_random_orders_are_known_before_they_are_used_and_change():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    used = []
+    for _ in range(8):
+        announced = trainer.remaining
+        trainer.iterate()
+        assert trainer.iteration_order == announced
+        used.append(announced)
+    assert len(set(used)) > 2
+
+
+def test_iterate_finishes_the_iteration_from_anywhere():
+    for cursor in range(CURSORS):
+        trainer = trainer_at(cursor)
+        trainer.iterate()
+        assert (trainer.phase, trainer.iteration) == ("collect", 2)
+
+
+def test_run_counts_iterations_or_env_steps(capsys):
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    assert trainer.run(iterations=2).env_steps == 64
+    assert "HAPPO" in capsys.readouterr().err
+    assert trainer.run(env_steps=100, progress=False).env_steps == 128  # the iteration that reaches it is finished
+    with pytest.raises(ValueError, match="either iterations= or env_steps="):
+        trainer.run()
+
+
+def test_run_evaluates_on_schedule():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    trainer.run(iterations=4, evaluate_every=2, evaluate_episodes=3, progress=False)
+    assert trainer.evaluations["iteration"].tolist() == [2, 4]
+
+
+def test_events_are_plain_and_read_well():
+    trainer = wb.happo(PointTeam(), seed=0, order="fixed", **SMALL)
+    events = trainer.iterate()
+    assert repr(events[0]).startswith("collect · iteration 0 · reward a step")
+    assert "agent_0 → agent_1 → agent_2" in repr(events[1])
+    assert len(repr(events).splitlines()) == CURSORS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        events[0].env_steps = 5
+    assert all(isinstance(value, float) for value in events[2].diagnostics.values())
+
+
+# --- determinism ------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_one_fingerprint_and_another_seed_another():
+    assert finish(wb.happo(PointTeam(), seed=0, **SMALL)) == finish(wb.happo(PointTeam(), seed=0, **SMALL))
+    assert finish(wb.happo(PointTeam(), seed=0, **SMALL)) != finish(wb.happo(PointTeam(), seed=1, **SMALL))
+    assert finish(wb.happo(PointTeam(), seed=np.int64(7), **SMALL)) == finish(wb.happo(PointTeam(), seed=7, **SMALL))
+
+
+def test_looking_changes_nothing():
+    quiet, watched = (wb.happo(PointTeam(), seed=0, **SMALL) for _ in range(2))
+    heard = []
+    watched.subscribe(heard.append)
+    for _ in range(2 * CURSORS):
+        quiet.step()
+        watched.step()
+        for factor in watched.m_factors.values():
+            factor[:] = 0  # copies: scribbling over them is harmless
+        watched.agent_history, watched.remaining, watched.fingerprint(), repr(watched)
+        watched.evaluate(2)
+        watched.env.step({a: np.zeros((4, 2)) for a in watched.env.agents})  # by hand, in between
+        torch.rand(3)  # the global generator is nobody's
+        assert watched.fingerprint() == quiet.fingerprint()
+    assert len(heard) == 2 * CURSORS
+
+
+def test_evaluation_repeats_itself_and_counts_whole_episodes():
+    trainer = trainer_at(0)
+    first = trainer.evaluate(7)
+    assert first.shape == (7,)
+    assert np.array_equal(first, trainer.evaluate(7))
+    assert not np.array_equal(first, trainer.evaluate(7, seed=1))
+    assert trainer.evaluations["episodes"].tolist() == [7, 7, 7]
+
+
+def test_two_trainers_share_one_environment_in_peace():
+    env = PointTeam()
+    one, two = wb.happo(env, seed=0, **SMALL), wb.happo(env, seed=1, **SMALL)
+    for _ in range(2 * CURSORS):
+        one.step(), two.step()
+    assert one.fingerprint() == finish(wb.happo(PointTeam(), seed=0, **SMALL))
+
+
+@pytest.mark.parametrize("scenario", ["tiny", "mujoco"])
+def test_the_thread_count_is_kept(scenario):
+    env = PointTeam() if scenario == "tiny" else wb.envs.mujoco("Ant", "4x2", n_envs=2)
+    before = torch.get_num_threads()
+    trainer = wb.happo(env, seed=0, threads=before + 1, **SMALL)
+    trainer.iterate()
+    assert torch.get_num_threads() == before
+    assert trainer.settings.threads == before + 1
+
+
+# --- changes by hand --------------------------------------------------------------------------------------------------
+
+
+def test_a_setting_takes_effect_at_the_next_update_and_is_kept():
+    plain, changed = trainer_at(2), trainer_at(2)
+    changed.clip_epsilon = 0.01
+    first = [trainer.step().diagnostics for trainer in (plain, changed)]
+    assert first[0] != first[1]
+    (change,) = changed.interventions
+    assert (change.iteration, change.phase, change.position) == (1, "update_agent", 0)
+    assert (change.name, change.old, change.new) == ("clip_epsilon", 0.2, 0.01)
+    assert changed.steered
+    assert not plain.steered
+    assert "steered" in repr(changed)
+
+
+def test_settings_before_the_first_phase_are_configuration():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    trainer.clip_epsilon = 0.1
+    assert not trainer.steered
+    assert finish(trainer) == finish(wb.happo(PointTeam(), seed=0, clip_epsilon=0.1, **SMALL))
+
+
+def test_an_order_set_in_mid_iteration_reorders_who_is_left():
+    trainer = trainer_at(3, order="fixed")  # agent_0 is updated
+    trainer.order = (2, 1, 0)
+    assert trainer.remaining == ("agent_2", "agent_1")
+    assert trainer.iteration_order == ("agent_0", "agent_2", "agent_1")
+    trainer.iterate()
+    assert trainer.history["order"].iloc[-1] == ("agent_0", "agent_2", "agent_1")
+    trainer.iterate()
+    assert trainer.history["order"].iloc[-1] == ("agent_2", "agent_1", "agent_0")
+    assert "agent_2 → agent_1" in trainer.interventions[0].outcome
+
+
+def test_an_order_of_those_left_holds_for_this_iteration_only():
+    trainer = trainer_at(3, order="fixed")
+    trainer.order = ["agent_2", 1]
+    trainer.iterate()
+    trainer.iterate()
+    assert trainer.history["order"].tolist()[1:] == [
+        ("agent_0", "agent_2", "agent_1"),
+        ("agent_0", "agent_1", "agent_2"),
+    ]
+    assert trainer.order == "fixed"
+
+
+def test_an_order_may_be_a_function():
+    trainer = wb.happo(PointTeam(), seed=0, order=lambda context: sorted(context.remaining, reverse=True), **SMALL)
+    trainer.iterate()
+    assert trainer.iteration_order == ("agent_2", "agent_1", "agent_0")
+
+
+@pytest.mark.parametrize("cursor", range(CURSORS))
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("order", (0, 1), "is no permutation of .*agent_2: agent_2 missing"),
+        ("order", (0, 1, 1), "agent_1 named twice"),
+        ("order", (0, 1, 7), "unknown agent 7"),
+        ("order", "randm", "did you mean 'random'"),
+        ("clip_epsilon", 1.0, r"expected a number in \(0, 1\), such as 0.2"),
+        ("clip_epsilon", 0, r"expected a number in \(0, 1\)"),
+        ("clip_epsilon", "0.1", r"clip_epsilon .* is '0.1'"),
+        ("clip_epsilion", 0.1, "did you mean 'clip_epsilon'"),
+        ("epochs", 2.5, "expected an integer ≥ 1"),
+        ("hidden_sizes", (64,), "fixed when a run is made"),
+        ("phase", "collect", "can be read, not set"),
+    ],
+)
+def test_bad_changes_are_refused_and_change_nothing(cursor, name, value, message):
+    trainer = trainer_at(cursor, order="fixed")
+    before = trainer.fingerprint()
+    with pytest.raises((ValueError, AttributeError), match=message):
+        setattr(trainer, name, value)
+    assert trainer.fingerprint() == before
+    assert trainer.interventions == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_epsilion": 0.1}, "unknown option of HAPPO 'clip_epsilion'; did you mean 'clip_epsilon'"),
+        ({"max_kl": 0.01}, "unknown option of HAPPO 'max_kl'"),
+        ({"clip_epsilon": 1.2}, r"clip_epsilon \(clip ε of the agent's own ratio\) is 1.2"),
+        ({"clip_epsilon": float("nan")}, "expected a number in"),
+        ({"order": (0, 0, 1)}, "is no permutation"),
+        ({"gamma": 1.01}, r"expected a number in \[0, 1\]"),
+        ({"hidden_sizes": (0,)}, "positive integers"),
+        ({"seed": -1}, "expected an integer ≥ 0"),
+        ({"seed": 0.5}, "expected an integer ≥ 0"),
+        ({"device": "cuda:99"}, "expected a device"),
+        ({"sharing": "share"}, "did you mean 'shared'"),
+        ({"n_minibatches": 0}, "expected an integer ≥ 1"),
+    ],
+)
+def test_bad_options_are_refused_with_the_remedy(options, message):
+    with pytest.raises(ValueError, match=message):
+        wb.happo(PointTeam(), **{"seed": 0, **SMALL, **options})
+
+
+def test_what_is_no_environment_is_refused():
+    with pytest.raises(TypeError, match="expected a TeamEnv"):
+        wb.happo("Ant-v5", seed=0)
+
+
+def test_settings_can_be_listed_and_completed():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    assert "clip_epsilon" in dir(trainer)
+    assert wb.options("happo")["gamma"] == "discount γ"
+    with pytest.raises(AttributeError, match="did you mean 'clip_epsilon'"):
+        _ = trainer.clip_epsilom
+
+
+# --- going back, branching, keeping -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cursor", range(CURSORS))
+def test_a_fork_and_its_original_end_alike(cursor):
+    trainer = trainer_at(cursor)
+    fork = trainer.fork()
+    assert finish(fork) == finish(trainer)
+    assert fork.history["return"].equals(trainer.history["return"])
+
+
+@pytest.mark.parametrize("cursor", range(CURSORS))
+def test_a_fork_leaves_its_parent_alone(cursor):
+    trainer, twin = trainer_at(cursor), trainer_at(cursor)
+    fork = trainer.fork(clip_epsilon=0.01)
+    finish(fork)
+    assert finish(trainer) == finish(twin)
+    assert trainer.clip_epsilon == 0.2
+    assert fork.steered
+    assert fork.lineage[-1]["iteration"] == 1
+    assert fork.lineage[-1]["changes"] == {"clip_epsilon": 0.01}
+    with pytest.raises(ValueError, match="did you mean 'clip_epsilon'"):
+        trainer.fork(clip_epsilom=0.1)
+
+
+@pytest.mark.parametrize("cursor", range(CURSORS))
+@pytest.mark.parametrize("phases", [1, 2, 6])
+def test_rewound_and_finished_is_as_before(cursor, phases):
+    trainer = trainer_at(cursor)
+    here = trainer.fingerprint()
+    trainer.rewind(phases=phases)
+    assert trainer.fingerprint() != here
+    for _ in range(phases):
+        trainer.step()
+    assert trainer.fingerprint() == here
+    assert not trainer.steered
+
+
+def test_rewind_by_iterations_goes_to_their_beginning():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    starts = []
+    for _ in range(4):
+        starts.append(trainer.fingerprint())
+        trainer.iterate()
+    trainer.step()
+    trainer.rewind(iterations=0)
+    assert trainer.iteration == 4
+    trainer.rewind(iterations=3)
+    assert trainer.fingerprint() == starts[1]
+    assert len(trainer.history) == 1
+    assert [change.name for change in trainer.interventions] == ["rewind", "rewind"]
+    with pytest.raises(ValueError, match="iterations 0 to 0 are kept"):
+        trainer.rewind(iterations=5)
+    with pytest.raises(ValueError, match="6 are kept"):
+        trainer.rewind(phases=7)
+
+
+@pytest.mark.parametrize("cursor", range(CURSORS))
+def test_saved_and_loaded_goes_on_bit_for_bit(cursor, tmp_path):
+    trainer = trainer_at(cursor)
+    trainer.clip_epsilon = 0.15
+    path = trainer.save(tmp_path / "a checkpoint.safetensors")
+    loaded = wb.load(path, env=PointTeam())
+    assert loaded.fingerprint() == trainer.fingerprint()
+    assert finish(loaded) == finish(trainer)
+    assert loaded.history["return"].equals(trainer.history["return"])
+    assert loaded.agent_history.equals(trainer.agent_history)
+    assert loaded.interventions == trainer.interventions
+
+
+def test_another_process_goes_on_bit_for_bit(tmp_path):
+    trainer = wb.happo(wb.envs.mujoco("Ant", "4x2", n_envs=3), seed=0, **SMALL)
+    trainer.iterate(), trainer.step(), trainer.step(), trainer.step()
+    path = trainer.save(tmp_path / "run.safetensors")
+    code = f"import workbench as wb; t = wb.load({str(path)!r}); t.iterate(); t.iterate(); print(t.fingerprint())"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    trainer.iterate(), trainer.iterate()
+    assert result.stdout.strip() == trainer.fingerprint()
+
+
+def test_what_cannot_be_loaded_is_told_in_one_sentence(tmp_path):
+    trainer = trainer_at(3)
+    path = trainer.save(tmp_path / "run.safetensors")
+    whole = path.read_bytes()
+
+    def refused(content, message, env=None):
+        path.write_bytes(content)
+        with pytest.raises(wb.errors.CheckpointError, match=message):
+            wb.load(path, env=env or PointTeam())
+
+    refused(whole[:1000], "truncated, damaged")
+    refused(b"", "truncated, damaged")
+    flipped = bytearray(whole)
+    flipped[-100] ^= 1
+    refused(bytes(flipped), "altered or damaged")
+    refused(b"\x80\x04cposix\nsystem\n(S'echo hostile'\ntR.", "truncated, damaged")
+    refused(whole, "saved with the agents", env=PointTeam(n_agents=2))
+    path.write_bytes(whole)
+    with pytest.raises(wb.errors.CheckpointError, match="pass one like it"):
+        wb.load(path)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        wb.load(tmp_path / "nothing")
+
+
+def test_a_failed_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    trainer = trainer_at(0)
+    path = trainer.save(tmp_path / "run.safetensors")
+    before = path.read_bytes()
+    trainer.step()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_environment_that_cannot_be_copied_trains_and_says_what_it_lacks(tmp_path):
+    trainer = wb.happo(ForgetfulTeam(), seed=0, **SMALL)
+    trainer.iterate()
+    for act in (trainer.fork, trainer.rewind):
+        with pytest.raises(SnapshotUnsupported, match=r"has no snapshot\(\). Return every value"):
+            act()
+    path = trainer.save(tmp_path / "run")
+    with pytest.warns(UserWarning, match="its episodes begin anew"):
+        loaded = wb.load(path, env=ForgetfulTeam())
+    loaded.iterate()
+    assert loaded.iteration == 2
+
+
+# --- bad news ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("poison", "error", "message"),
+    [
+        ("reward", NonFiniteError, "the reward is NaN or inf in environment 1 after step 3 of iteration 1"),
+        ("observation", NonFiniteError, "observation of agent_1 is NaN or inf in environment 2 after step 3"),
+        ("raise", RuntimeError, "the simulator crashed"),
+    ],
+)
+def test_a_failing_environment_stops_the_phase_and_loses_nothing(poison, error, message):
+    trainer = trainer_at(0, env=PointTeam(poison_at=8 + 4, poison=poison))
+    before = trainer.fingerprint()
+    with pytest.raises(error, match=message):
+        trainer.step()
+    assert trainer.phase == "collect"
+    assert trainer.fingerprint() == before
+    assert finish(trainer) == finish(trainer_at(0))  # the poison has passed: as if nothing had happened
+
+
+def test_a_loss_that_is_not_finite_names_the_agent_and_loses_nothing():
+    trainer = trainer_at(2, order="fixed")
+    broken = dataclasses.replace(trainer._state, preceding_ratio=torch.full((8, 4), torch.nan))
+    trainer.__dict__["_state"] = broken
+    with pytest.raises(NonFiniteError, match="the policy gradient of agent_0 is nan"):
+        trainer.step()
+    assert trainer._state is broken
+
+
+def test_a_failing_listener_is_reported_and_training_goes_on():
+    trainer = trainer_at(0)
+
+    def broken(event):
+        raise RuntimeError("view closed")
+
+    unsubscribe = trainer.subscribe(broken)
+    with pytest.warns(UserWarning, match="view closed"):
+        trainer.step()
+    unsubscribe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.step()
+
+
+def test_an_interrupt_stops_run_at_a_phase_boundary():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    trainer.subscribe(lambda event: os.kill(os.getpid(), signal.SIGINT) if event.env_steps == 96 else None)
+    previous = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="can go on"):
+        trainer.run(iterations=50, progress=False)
+    assert (trainer.env_steps, trainer.phase) == (96, "estimate")
+    assert signal.getsignal(signal.SIGINT) is previous
+    trainer._listeners.clear()
+    assert finish(trainer) == finish(trainer_at(0), 2)
+
+
+def test_a_change_from_another_thread_waits_for_the_phase_boundary():
+    trainer = wb.happo(PointTeam(n_envs=8), seed=0, **SMALL)
+    done = threading.Event()
+
+    def train():
+        while not done.is_set():
+            trainer.step()
+
+    worker = threading.Thread(target=train)
+    worker.start()
+    for epsilon in np.linspace(0.1, 0.3, 20):
+        trainer.clip_epsilon = float(epsilon)
+    done.set()
+    worker.join()
+    assert [change.new for change in trainer.interventions[-19:]] == list(np.linspace(0.1, 0.3, 20))[-19:]
