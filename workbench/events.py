@@ -110,6 +110,32 @@ class CriticUpdated(Event):
         return {"value loss": self.value_loss}
 
 
+class Events(tuple[Event, ...]):
+    """The events of several phases; a notebook shows one a line."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """One change made by hand: what, when, from what to what.
+
+    iteration, phase, position   where the cursor stood
+    name                         the setting that was changed, or "rewind"
+    old, new                     its values
+    outcome                      what came of it, in words
+    """
+
+    iteration: int
+    phase: str
+    position: int
+    name: str
+    old: Any
+    new: Any
+    outcome: str
+
+
 def _missing(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 

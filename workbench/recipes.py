@@ -15,13 +15,14 @@ from workbench import checkpoint, envs
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
+from workbench.events import Intervention
 from workbench.networks import Mlp, ParameterVector
 from workbench.phases import CENTRAL, Method, Setup, State
 from workbench.randomness import Streams
 from workbench.rollout import Running
 from workbench.settings import ClippedSettings, Settings
 from workbench.team import Team
-from workbench.trainer import Intervention, Trainer
+from workbench.trainer import Trainer
 from workbench.updates import clipped_update
 
 METHODS = {

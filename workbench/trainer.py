@@ -6,14 +6,12 @@ the state; everything else reads it, or puts another one in its place.
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +24,13 @@ from workbench import checkpoint, orders
 from workbench.envs.base import TeamEnv
 from workbench.errors import SnapshotUnsupported, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
-from workbench.events import Event
+from workbench.events import Event, Events, Intervention
 from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
+from workbench.interrupt import PhaseBoundaryInterrupt
 from workbench.phases import PHASES, Setup, State, draw_order, next_m_factor
 from workbench.settings import Settings
 
 Listener = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Intervention:
-    """One change made by hand: what, when, from what to what.
-
-    iteration, phase, position   where the cursor stood
-    name                         the setting that was changed, or "rewind"
-    old, new                     its values
-    outcome                      what came of it, in words
-    """
-
-    iteration: int
-    phase: str
-    position: int
-    name: str
-    old: Any
-    new: Any
-    outcome: str
-
-
-class Events(tuple[Event, ...]):
-    """The events of several phases; a notebook shows one a line."""
-
-    def __repr__(self) -> str:
-        return "\n".join(map(repr, self))
 
 
 class Trainer:
@@ -140,7 +113,7 @@ class Trainer:
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
         per_iteration = self._setup.env.n_envs * self.settings.n_steps
         goal = env_steps if env_steps is not None else self.env_steps + int(iterations or 0) * per_iteration
-        with _PhaseBoundaryInterrupt() as interrupt, self._progress_bar(goal, progress) as bar:
+        with PhaseBoundaryInterrupt() as interrupt, self._progress_bar(goal, progress) as bar:
             while self.env_steps < goal or self.phase != "collect":
                 self.step()
                 bar.update(min(self.env_steps, goal) - bar.n)
@@ -494,35 +467,6 @@ class Trainer:
             f"{self.method} on {self.env!r} · seed {self.seed} · iteration {state.iteration} · "
             f"{state.env_steps:,} env steps · next: {following}{steered}"
         )
-
-
-class _PhaseBoundaryInterrupt(contextlib.AbstractContextManager["_PhaseBoundaryInterrupt"]):
-    """Turns the first SIGINT into a request that is honoured at a phase boundary; the second raises at once.
-
-    Only the main thread may handle signals; elsewhere this does nothing.
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._previous: Any = None
-
-    def __enter__(self) -> _PhaseBoundaryInterrupt:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _handle(self, *_: object) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def raise_if_asked(self) -> None:
-        if self._asked:
-            raise KeyboardInterrupt("stopped at a phase boundary; the trainer can go on")
 
 
 def _version() -> str:
