@@ -39,6 +39,7 @@ class Head(Protocol):
     def log_prob(self, parameters: Parameters, actions: Tensor) -> Tensor: ...
     def entropy(self, parameters: Parameters) -> Tensor: ...
     def kl(self, old: Parameters, new: Parameters) -> Tensor: ...
+    def fisher_product(self, parameters: Parameters, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,12 @@ class Gaussian:
         distance = ((old[0] - new[0]) / new[1]) ** 2
         return (0.5 * (variance_ratio + distance - 1 - variance_ratio.log())).sum(-1)
 
+    def fisher_product(self, parameters: Parameters, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """F_dist·(dμ, dℓ) = (dμ/σ², 2·(σ'(ℓ)/σ)²·dℓ); σ'/σ is 1 for exp, and 1 − 2σ for ½·sigmoid."""
+        std = parameters[1].squeeze(-2)
+        slope = 1 - 2 * std if self.std == "sigmoid" else torch.ones_like(std)
+        return outputs / std.square(), 2 * slope.square() * free
+
 
 @dataclass(frozen=True, slots=True)
 class Categorical:
@@ -156,11 +163,23 @@ class Categorical:
         pairs = zip(old, new, strict=True)
         return torch.stack([_expectation(log_p, log_p - log_q) for log_p, log_q in pairs], -1).sum(-1)
 
+    def fisher_product(self, parameters: Parameters, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """F_dist·du = (diag(p) − ppᵀ)·du for each component's logits u."""
+        parts = zip(parameters, torch.split(outputs, list(self.sizes), -1), strict=True)
+        products = [_covariance_product(log_p.exp(), tangent) for log_p, tangent in parts]
+        return torch.cat(products, -1), free
+
 
 def _expectation(log_p: Tensor, values: Tensor) -> Tensor:
     """Σ_a p(a)·values(a); an action of probability 0 adds 0, whatever its value."""
     p = log_p.exp()
     return torch.where(p > 0, p * values, torch.zeros_like(p)).sum(-1)
+
+
+def _covariance_product(p: Tensor, tangent: Tensor) -> Tensor:
+    """(diag(p) − ppᵀ)·u over the last axis."""
+    weighted = p * tangent
+    return weighted - p * weighted.sum(-1, keepdim=True)
 
 
 def head_for(space: gymnasium.Space[object], std: str = "sigmoid") -> Head:

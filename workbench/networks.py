@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
+LAYER_NORM_EPS = 1e-5  # under the root of the variance
 ALIGNMENT = 16  # floats: rows of a stack start at a 64-byte boundary, so products do not depend on the row
 
 
@@ -114,7 +115,7 @@ class Mlp:
 
 
 def _normalize(x: Tensor) -> Tensor:
-    return functional.layer_norm(x, x.shape[-1:])
+    return functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from workbench.networks import Mlp, ParameterVector
 from workbench.phases import CENTRAL, Method, Setup, State
 from workbench.randomness import Streams
 from workbench.rollout import Running
-from workbench.settings import ClippedSettings, Settings
+from workbench.settings import ClippedSettings, Settings, TrustRegionSettings
 from workbench.team import Team
 from workbench.trainer import Trainer
-from workbench.updates import clipped_update
+from workbench.updates import clipped_update, trust_region_update
 
 METHODS = {
     "happo": Method("HAPPO", ClippedSettings, clipped_update),
+    "hatrpo": Method("HATRPO", TrustRegionSettings, trust_region_update),
     "mappo": Method("MAPPO", ClippedSettings, clipped_update, sequential=False),
 }
 
@@ -39,6 +40,16 @@ def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     (arXiv 2109.11251), algorithm 4.
     """
     return make_trainer("happo", env, seed, settings)
+
+
+def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """HATRPO: one agent after another maximises E[r·M] subject to E[KL(old ‖ new)] ≤ δ, M = Π_{j<m}(π_new/π_old) · A.
+
+    A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("hatrpo")``): ``max_kl=0.01``,
+    ``damping=0.1``, ``cg_iterations=10``, ``order="random"``, … An unknown one is refused. The policies have no
+    learning rate: δ sets the length of their steps. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 3.
+    """
+    return make_trainer("hatrpo", env, seed, settings)
 
 
 def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:

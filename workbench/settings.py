@@ -77,6 +77,17 @@ def flag(value: Any) -> bool:
     return bool(value)
 
 
+def fraction(value: Any) -> float:
+    """A number in (0, 1]."""
+    try:
+        share = float(number(0, 1)(value))
+    except ValueError:
+        share = 0.0
+    if share == 0:
+        raise ValueError("a number in (0, 1]")
+    return share
+
+
 def widths(value: Any) -> tuple[int, ...]:
     """Sizes of hidden layers."""
     try:
@@ -210,6 +221,8 @@ class GradientSettings(Settings):
     """What methods that follow a surrogate's gradient add."""
 
     lr: float = setting(5e-4, number(0, math.inf), "learning rate of the policies")
+    epochs: int = setting(5, integer(1), "passes of each agent over the rollout")
+    n_minibatches: int = setting(1, integer(1), "minibatches in each pass of an agent")
     entropy_coef: float = setting(0.0, number(0, math.inf), "weight of the entropy bonus")
 
 
@@ -218,5 +231,17 @@ class ClippedSettings(GradientSettings):
     """What methods with a clipped surrogate add."""
 
     clip_epsilon: float = setting(0.2, number(0, 1, open_ends=True), "clip ε of the agent's own ratio")
-    epochs: int = setting(5, integer(1), "passes of each agent over the rollout")
-    n_minibatches: int = setting(1, integer(1), "minibatches in each pass of an agent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegionSettings(Settings):
+    """What methods with a trust region add."""
+
+    max_kl: float = setting(0.01, number(0, math.inf, open_ends=True), "δ, the largest mean KL(old ‖ new) of an agent")
+    damping: float = setting(0.1, number(0, math.inf), "what is added to the Fisher matrix's diagonal")
+    cg_iterations: int = setting(10, integer(1), "iterations of conjugate gradients")
+    line_search_steps: int = setting(10, integer(1), "tries of the line search, the full step first")
+    line_search_decay: float = setting(0.8, number(0, 1, open_ends=True), "from one try to the next")
+    accept_ratio: float = setting(0.5, number(0, 1), "share of the expected gain that a step must reach")
+    policy_steps: int = setting(1, integer(1), "second-order steps of each agent, which share δ")
+    fisher_fraction: float = setting(1.0, fraction, "share of the samples that Fisher-vector products are taken over")

@@ -7,6 +7,7 @@ is changed.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.distributions import Parameters
 from workbench.errors import NonFiniteError
 from workbench.networks import Adam, ParameterVector, clip_norm
-from workbench.settings import ClippedSettings
-from workbench.surrogate import clipped_surrogate, masked_mean, ratio
+from workbench.settings import ClippedSettings, GradientSettings, TrustRegionSettings
+from workbench.surrogate import clipped_surrogate, masked_mean, plain_surrogate, ratio
 from workbench.team import Policy
+from workbench.trust_region import (
+    Direction,
+    Linearization,
+    LineSearch,
+    Product,
+    fisher_vector_product,
+    line_search,
+    natural_gradient,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class UpdateContext:
     unit           its name, for messages
     position       its place in the order, from 0
     learning_rate  after decay
-    generator      of this unit's minibatches in this iteration
+    generator      of this unit's minibatches, or subsample, in this iteration
     """
 
     unit: str
@@ -75,6 +86,7 @@ class UpdateContext:
 UpdateRule = Callable[
     [Policy, ParameterVector, UnitBatch, Any, UpdateContext], tuple[ParameterVector, dict[str, float]]
 ]
+Objective = Callable[[Tensor, UnitBatch], Tensor]
 
 
 def clipped_update(
@@ -84,18 +96,165 @@ def clipped_update(
 
     HAPPO with a preceding ratio in M, MAPPO and IPPO without. Source: Kuba et al., ICLR 2022, algorithm 4.
     """
+
+    def objective(own: Tensor, part: UnitBatch) -> Tensor:
+        return clipped_surrogate(own, part.m_factors, settings.clip_epsilon)
+
+    return _ascend(objective, policy, vector, batch, settings, context)
+
+
+def plain_update(
+    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: GradientSettings, context: UpdateContext
+) -> tuple[ParameterVector, dict[str, float]]:
+    """Ascend mean(r·M) + c·mean(H(π)) by Adam, ``epochs`` times over the batch: nothing but the steps' size bounds r.
+
+    The first step is the policy gradient mean(M·∇log π). Source: HAA2C in Zhong et al., Heterogeneous-Agent
+    Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
+    """
+
+    def objective(own: Tensor, part: UnitBatch) -> Tensor:
+        return plain_surrogate(own, part.m_factors)
+
+    return _ascend(objective, policy, vector, batch, settings, context)
+
+
+def _ascend(
+    objective: Objective,
+    policy: Policy,
+    vector: ParameterVector,
+    batch: UnitBatch,
+    settings: GradientSettings,
+    context: UpdateContext,
+) -> tuple[ParameterVector, dict[str, float]]:
     optimizer = Adam(vector)
     norm = math.nan
     for part in minibatches(batch, settings.epochs, settings.n_minibatches, context.generator):
         parameters = policy.distribution(optimizer.values, part.observations, part.masks)
         own = ratio(policy.head.log_prob(parameters, part.actions), part.old_log_probs)
-        objective = masked_mean(clipped_surrogate(own, part.m_factors, settings.clip_epsilon), part.weights)
+        value = masked_mean(objective(own, part), part.weights)
         if settings.entropy_coef:
-            objective = objective + settings.entropy_coef * masked_mean(policy.head.entropy(parameters), part.weights)
-        gradient, norm = clip_norm(torch.autograd.grad(-objective, optimizer.values)[0], settings.max_grad_norm)
+            value = value + settings.entropy_coef * masked_mean(policy.head.entropy(parameters), part.weights)
+        gradient, norm = clip_norm(torch.autograd.grad(-value, optimizer.values)[0], settings.max_grad_norm)
         refuse_non_finite(norm, f"the policy gradient of {context.unit}")
         optimizer.step(gradient, context.learning_rate)
     return optimizer.result(), {"grad_norm": norm}
+
+
+def trust_region_update(
+    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: TrustRegionSettings, context: UpdateContext
+) -> tuple[ParameterVector, dict[str, float]]:
+    """Maximise mean(r·M) subject to mean KL(old ‖ new) ≤ δ: a natural-gradient step, held to both by a line search.
+
+        x ≈ (F + damping·1)⁻¹g,   θ ← θ + f·√(2δ / xᵀHx)·x,   f the first of 1, decay, decay², … with KL ≤ δ,
+        gain > 0 and gain ≥ accept_ratio·f·expected gain
+
+    The line search measures gain and KL in float64 over the whole batch, with the ratio and the M of the gradient. If
+    no fraction will do, the parameters stay what they are to the last bit, and the KL reported is 0.
+
+    ``policy_steps`` = k > 1 takes k steps, each from where the last one led and √(2δ)/k long, so that their sum keeps
+    within √(2δ) and the natural gradient is followed round its bend; each line search holds the KL from the *first*
+    policy to δ. Source: Kuba et al., ICLR 2022, algorithm 3 (k = 1).
+
+    Diagnostics: ``line_search``, the accepted fraction of the full step, 0 where none was (the mean over the steps);
+    ``expected_gain``, what the linear model promised for the full steps; ``kl`` and ``surrogate_gain`` of what was
+    accepted; ``grad_norm`` at the beginning.
+    """
+    region = _Region(policy, vector.values, batch)
+    values, reached = vector.values, (0.0, 0.0)
+    searches: list[LineSearch] = []
+    expected, norms = 0.0, []
+    for _ in range(settings.policy_steps):
+        direction, norm = natural_gradient_of(policy, values, batch, settings, context)
+        norms.append(norm)
+        scale = direction.scale(settings.max_kl / settings.policy_steps**2)
+        promised = scale * direction.slope
+        step = (direction.solution * scale).to(values.dtype)
+        found = line_search(
+            functools.partial(region.measure, values, step, reached[0]),
+            expected_gain=promised,
+            max_kl=settings.max_kl,
+            steps=settings.line_search_steps,
+            decay=settings.line_search_decay,
+            accept_ratio=settings.accept_ratio,
+        )
+        searches.append(found)
+        expected += promised
+        if not found.fraction:
+            break
+        values = values + found.fraction * step
+        reached = (reached[0] + found.gain, found.kl)
+    diagnostics = {
+        "grad_norm": norms[0],
+        "kl": reached[1],
+        "surrogate_gain": reached[0],
+        "expected_gain": expected,
+        "line_search": sum(found.fraction for found in searches) / settings.policy_steps,
+    }
+    return (vector if values is vector.values else vector.with_values(values)), diagnostics
+
+
+class _Region:
+    """Gain and KL of a candidate against the policy that collected, in float64."""
+
+    def __init__(self, policy: Policy, values: Tensor, batch: UnitBatch) -> None:
+        self._policy, self._batch = policy, batch
+        self._m_factors = batch.m_factors.double()
+        self._actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
+        self._old = self._distribution(values)
+        self._old_log_probs = policy.head.log_prob(self._old, self._actions)
+
+    def measure(self, values: Tensor, step: Tensor, gain_before: float, fraction: float) -> tuple[float, float]:
+        """What ``values + fraction·step`` gains over ``gain_before``, and its KL(old ‖ new)."""
+        head, weights = self._policy.head, self._batch.weights
+        new = self._distribution(values + fraction * step)
+        excess = torch.expm1(head.log_prob(new, self._actions) - self._old_log_probs)
+        gain = masked_mean(excess * self._m_factors, weights)
+        return float(gain) - gain_before, float(masked_mean(head.kl(self._old, new), weights))
+
+    @torch.no_grad()
+    def _distribution(self, values: Tensor) -> Parameters:
+        parameters = self._policy.distribution(values, self._batch.observations, self._batch.masks)
+        return tuple(part.double() for part in parameters)
+
+
+def natural_gradient_of(
+    policy: Policy, values: Tensor, batch: UnitBatch, settings: TrustRegionSettings, context: UpdateContext
+) -> tuple[Direction, float]:
+    """(F + damping·1)⁻¹∇mean(r·M) at ``values``, and the gradient's norm."""
+    linearization = Linearization(policy.network, values, batch.observations)
+    outputs, free = (part.detach().requires_grad_() for part in (linearization.outputs, linearization.free))
+    with torch.enable_grad():
+        parameters = policy.head.parameters(outputs, free, batch.masks)
+        own = ratio(policy.head.log_prob(parameters, batch.actions), batch.old_log_probs)
+        value = masked_mean(plain_surrogate(own, batch.m_factors), batch.weights)
+    by_outputs, by_free = torch.autograd.grad(value, (outputs, free), materialize_grads=True)
+    gradient = linearization.vjp(by_outputs, by_free)
+    norm = float(torch.linalg.vector_norm(gradient))
+    refuse_non_finite(norm, f"the policy gradient of {context.unit}")
+    product = _damped_fisher(policy, values, batch, linearization, settings, context)
+    return natural_gradient(product, gradient, settings.cg_iterations), norm
+
+
+def _damped_fisher(
+    policy: Policy,
+    values: Tensor,
+    batch: UnitBatch,
+    linearization: Linearization,
+    settings: TrustRegionSettings,
+    context: UpdateContext,
+) -> Product:
+    """v ↦ (F + damping·1)·v, over all samples or a random share of them."""
+    if settings.fisher_fraction < 1:
+        kept = max(1, round(settings.fisher_fraction * len(batch)))
+        batch = batch.select(torch.randperm(len(batch), generator=context.generator)[:kept].to(values.device))
+        linearization = Linearization(policy.network, values, batch.observations)
+    parameters = policy.head.parameters(linearization.outputs, linearization.free, batch.masks)
+
+    def product(vector: Tensor) -> Tensor:
+        curved = fisher_vector_product(linearization, policy.head, parameters, vector, batch.weights)
+        return curved.add_(vector, alpha=settings.damping)
+
+    return product
 
 
 def minibatches(batch: UnitBatch, epochs: int, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:
@@ -118,6 +277,6 @@ def refuse_non_finite(value: float, what: str) -> None:
     """Stop at the first NaN or inf, naming it."""
     if not math.isfinite(value):
         raise NonFiniteError(
-            f"{what} is {value}. The trainer is where it was before this phase; a smaller learning rate or clip ε, or "
-            "a look at the rewards, usually helps."
+            f"{what} is {value}. The trainer is where it was before this phase; a smaller learning rate, clip ε or δ, "
+            "or a look at the rewards, usually helps."
         )

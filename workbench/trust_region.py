@@ -1,0 +1,213 @@
+"""The trust region, one pure function an equation: maximise g·x subject to ½·xᵀFx ≤ δ, then hold the result to the KL.
+
+Symbols and shapes
+
+    g   gradient of the surrogate mean(r·M) in the policy's parameters              (size,)
+    F   Fisher matrix, the Hessian of mean KL(π_old ‖ π_θ) at θ = θ_old             (size, size), never written out
+    H   F + damping·1, what conjugate gradients invert
+    J   Jacobian of the network's outputs in its parameters; F = mean_o JᵀF_dist(o)J with F_dist in closed form
+
+F does not depend on M: what the predecessors in the order have done moves g alone.
+
+Source: Schulman et al., Trust Region Policy Optimization, ICML 2015 (arXiv 1502.05477), appendix C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.distributions import Head, Parameters
+from workbench.networks import LAYER_NORM_EPS, Mlp
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Linearization:
+    """outputs(θ + v) = outputs(θ) + J·v + …: an ``Mlp`` at one θ, its activations computed once for many products.
+
+    flat     θ, (size,)
+    inputs   (batch, n_inputs)
+    outputs  (batch, n_outputs) at θ
+    free     (n_free,) the parameters beside the network, whose tangents pass through unchanged
+
+    With x the normalised input of a layer, ρ its inverse deviation and D = 1{h > 0}·ρ, the tangent of LN(relu(h)) is
+    P(D∘dh) with P(e) = e − mean(e) − x·mean(x∘e), which is its own adjoint. Its first mean is left to the weights of
+    the next layer, centred over their inputs: that saves a pass over the activations in both directions.
+    """
+
+    def __init__(self, network: Mlp, flat: Tensor, inputs: Tensor) -> None:
+        self.network = network
+        *self._layers, self.free = network.views(flat)
+        folded = network.fold(flat)
+        normalized, _, _ = torch.native_layer_norm(inputs, inputs.shape[-1:], None, None, LAYER_NORM_EPS)
+        self._normalized, self._slopes = [normalized], []
+        for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
+            hidden = torch.addmm(bias, self._normalized[-1], weight).relu_()
+            normalized, _, inverse_deviation = torch.native_layer_norm(
+                hidden, hidden.shape[-1:], None, None, LAYER_NORM_EPS
+            )
+            self._slopes.append(inverse_deviation * (hidden > 0))
+            self._normalized.append(normalized)
+        self._centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
+        self.outputs = torch.addmm(folded.biases[-1], self._normalized[-1], folded.weights[-1])
+
+    def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """J·v: the tangents of outputs (batch, n_outputs) and of the free parameters (n_free,)."""
+        *tangents, free = self.network.views(vector)
+        tangent = torch.empty(0)
+        for index, normalized in enumerate(self._normalized):
+            gain, shift, weight, _ = self._layer(self._layers, index)
+            d_gain, d_shift, d_weight, d_bias = self._layer(tangents, index)
+            folded_weight = torch.addcmul(d_gain.unsqueeze(-1) * weight, gain.unsqueeze(-1), d_weight)
+            folded_bias = d_bias + d_shift @ weight + shift @ d_weight
+            moved = torch.addmm(folded_bias, normalized, folded_weight)
+            if index:
+                through = self._project(index, tangent.mul_(self._slopes[index - 1]))
+                moved.addmm_(through, self._centred[index - 1])
+            tangent = moved
+        return tangent, free
+
+    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
+        """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
+        result = torch.zeros(self.network.size, dtype=outputs.dtype, device=outputs.device)
+        *cotangents, free_part = self.network.views(result)
+        free_part.copy_(free)
+        cotangent = outputs
+        for index in range(len(self._normalized) - 1, -1, -1):
+            gain, shift, weight, _ = self._layer(self._layers, index)
+            c_gain, c_shift, c_weight, c_bias = self._layer(cotangents, index)
+            folded_weight, folded_bias = self._normalized[index].T @ cotangent, cotangent.sum(0)
+            c_gain.copy_((weight * folded_weight).sum(-1))
+            c_shift.copy_(weight @ folded_bias)
+            torch.addcmul(torch.outer(shift, folded_bias), gain.unsqueeze(-1), folded_weight, out=c_weight)
+            c_bias.copy_(folded_bias)
+            if index:
+                through = self._project(index, cotangent @ self._centred[index - 1].T)
+                cotangent = through.mul_(self._slopes[index - 1])
+        return result
+
+    @staticmethod
+    def _layer(views: list[Tensor], index: int) -> list[Tensor]:
+        return views[4 * index : 4 * index + 4]
+
+    def _project(self, index: int, values: Tensor) -> Tensor:
+        """e − x·mean(x∘e), in place; the mean of e is taken out by the centred weights."""
+        normalized = self._normalized[index]
+        along = (normalized * values).sum(-1, keepdim=True)
+        return values.addcmul_(normalized, along, value=-1.0 / normalized.shape[-1])
+
+
+def fisher_vector_product(
+    linearization: Linearization, head: Head, parameters: Parameters, vector: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """F·v = mean_o Jᵀ F_dist(o) J v: (size,), by one pass forward and one back, with no second derivative.
+
+    Equal to the Hessian of mean KL(π_old ‖ π_θ) at θ_old times v: the KL's gradient in the distribution's parameters
+    vanishes there, and with it the term in the network's second derivatives.
+
+    parameters  of the distributions at ``linearization.outputs``
+    weights     (batch,) 0 or 1 a sample, None for always; the mean is over the samples of weight 1
+    """
+    outputs, free = head.fisher_product(parameters, *linearization.jvp(vector))
+    scale = 1.0 / len(outputs) if weights is None else (weights / weights.sum().clamp(min=1)).unsqueeze(-1)
+    return linearization.vjp(outputs * scale, free)
+
+
+def conjugate_gradient(
+    product: Product, target: Tensor, iterations: int, tolerance: float = 1e-10
+) -> tuple[Tensor, Tensor]:
+    """x ≈ H⁻¹g and the residual g − Hx, each (size,) in float64, for symmetric positive H given as ``product(v)`` = Hv.
+
+    Stops early at a residual of ‖g − Hx‖² ≤ ``tolerance``·‖g‖². Vectors and their dot products are float64, whatever
+    the precision of the product. Source: Hestenes and Stiefel, Methods of Conjugate Gradients for Solving Linear
+    Systems, 1952.
+    """
+    residual = target.double().clone()
+    solution = torch.zeros_like(residual)
+    direction = residual.clone()
+    squared = residual.dot(residual)
+    goal = tolerance * squared
+    for _ in range(iterations):
+        if squared <= goal:
+            break
+        curved = product(direction.to(target.dtype)).double()
+        step = squared / direction.dot(curved)
+        solution.add_(direction * step)
+        residual.sub_(curved * step)
+        previous, squared = squared, residual.dot(residual)
+        direction = residual + direction * (squared / previous)
+    return solution, residual
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """The natural gradient: where to go, and what it promises.
+
+    solution   x ≈ H⁻¹g, (size,) float64
+    curvature  xᵀHx
+    slope      gᵀx
+
+    To first order and within ½·xᵀHx ≤ δ, the surrogate gains at most √(2δ)·√(gᵀH⁻¹g).
+    """
+
+    solution: Tensor
+    curvature: float
+    slope: float
+
+    @property
+    def score(self) -> float:
+        """√(gᵀH⁻¹g), the gain that a step promises for each √(2δ) of KL: the same in every parametrisation."""
+        return math.sqrt(max(self.slope, 0.0))
+
+    def scale(self, max_kl: float) -> float:
+        """β = √(2δ / xᵀHx), so that ½·(βx)ᵀH(βx) = δ; 0 where there is no direction."""
+        return math.sqrt(2 * max_kl / self.curvature) if self.curvature > 0 else 0.0
+
+
+def natural_gradient(product: Product, gradient: Tensor, iterations: int) -> Direction:
+    """x ≈ H⁻¹g by conjugate gradients; xᵀHx = x·(g − residual) needs no further product."""
+    solution, residual = conjugate_gradient(product, gradient, iterations)
+    exact = gradient.double()
+    return Direction(solution, float(solution.dot(exact - residual)), float(solution.dot(exact)))
+
+
+@dataclass(frozen=True, slots=True)
+class LineSearch:
+    """What a line search found.
+
+    fraction  of the full step that was accepted; 0 where none was
+    gain      of the surrogate by the accepted step; 0 where none was
+    kl        KL(old ‖ new) of the accepted step, not of a rejected one
+    """
+
+    fraction: float
+    gain: float
+    kl: float
+
+
+def line_search(
+    measure: Callable[[float], tuple[float, float]],
+    *,
+    expected_gain: float,
+    max_kl: float,
+    steps: int,
+    decay: float,
+    accept_ratio: float,
+) -> LineSearch:
+    """The first fraction f = decayᵏ, k < ``steps``, with KL ≤ δ, gain > 0 and gain ≥ accept_ratio·f·expected gain.
+
+    measure        fraction → (gain of the surrogate, KL(old ‖ new)) at that fraction of the full step
+    expected_gain  what the linear model promises for the full step, gᵀ(βx)
+    """
+    for k in range(steps):
+        fraction = decay**k
+        gain, kl = measure(fraction)
+        # A NaN fails every comparison, and the fraction with it.
+        if kl <= max_kl and gain > 0 and gain >= accept_ratio * fraction * expected_gain:
+            return LineSearch(fraction, gain, kl)
+    return LineSearch(0.0, 0.0, 0.0)
