@@ -70,7 +70,7 @@ def flatten(state: State) -> tuple[Arrays, Values]:
         put("preceding_ratio", state.preceding_ratio)
         put("m_factors", state.m_factors)
     values: Values = {
-        "settings": _plain_settings(state.settings),
+        "settings": plain_settings(state.settings),
         "phase": state.phase,
         "position": state.position,
         "iteration": state.iteration,
@@ -216,18 +216,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Values]:
     return arrays, values
 
 
-def plain_intervention(change: Any) -> Values:
-    """An intervention as plain values; a callable order becomes its name."""
-    plain: Values = dataclasses.asdict(change)
-    for side in ("old", "new"):
-        if callable(plain[side]):
-            plain[side] = getattr(plain[side], "__qualname__", repr(plain[side]))
-        elif isinstance(plain[side], tuple):
-            plain[side] = list(plain[side])
-    return plain
-
-
-def _plain_settings(settings: Settings) -> Values:
+def plain_settings(settings: Settings) -> Values:
+    """Settings as they are read back from a file; a callable order becomes its name."""
     plain = dataclasses.asdict(settings)
     if callable(plain["order"]):
         plain["order"] = {"callable": getattr(plain["order"], "__qualname__", repr(plain["order"]))}

@@ -11,27 +11,37 @@ from typing import Any
 class PhaseBoundaryInterrupt(contextlib.AbstractContextManager["PhaseBoundaryInterrupt"]):
     """Turns the first SIGINT into a request that is honoured at a phase boundary; the second raises at once.
 
-    Only the main thread may handle signals; elsewhere this does nothing.
+    With ``terminate`` SIGTERM is such a request too, so that a checkpoint can be written before the process ends. Only
+    the main thread may handle signals; elsewhere this does nothing.
     """
 
-    def __init__(self) -> None:
-        self._asked = False
-        self._previous: Any = None
+    def __init__(self, *, terminate: bool = False) -> None:
+        self._asked: int | None = None
+        self._signals = (signal.SIGINT, signal.SIGTERM) if terminate else (signal.SIGINT,)
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> PhaseBoundaryInterrupt:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+            self._previous = {number: signal.signal(number, self._handle) for number in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _handle(self, *_: object) -> None:
-        if self._asked:
+    def _handle(self, number: int, _: object) -> None:
+        if self._asked == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked = number
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the process was asked to end."""
+        return self._asked == signal.SIGTERM
 
     def raise_if_asked(self) -> None:
-        if self._asked:
+        """Honour the request: ``KeyboardInterrupt``, or the exit that a termination signal means."""
+        if self._asked == signal.SIGINT:
             raise KeyboardInterrupt("stopped at a phase boundary; the trainer can go on")
+        if self.terminating:
+            raise SystemExit(128 + signal.SIGTERM)

@@ -6,16 +6,13 @@ is not among them is refused.
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import warnings
 from typing import Any
 
-from workbench import checkpoint, envs
+from workbench import checkpoint, envs, resume
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
-from workbench.events import Intervention
 from workbench.networks import Mlp, ParameterVector
 from workbench.phases import CENTRAL, Method, Setup, State
 from workbench.randomness import Streams
@@ -139,55 +136,17 @@ def load(path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any
     function. Executes nothing from the file. Raises ``CheckpointError`` for one that is damaged, foreign, or of another
     environment.
     """
-    arrays, document = checkpoint.read(path)
-    state = document["state"]
+    arrays, held = checkpoint.read(path)
     if env is None:
-        if document["env"] is None:
+        if held["env"] is None:
             raise CheckpointError(
                 f"the environment of {str(path)!r} cannot be rebuilt from its description; pass one like it: "
                 "wb.load(path, env=env)."
             )
-        env = envs.make(**document["env"])
-    if list(env.agents) != document["agents"]:
-        raise CheckpointError(
-            f"{str(path)!r} was saved with the agents {', '.join(document['agents'])}, and this environment has "
-            f"{', '.join(env.agents)}; pass an environment like the one that was trained on."
-        )
-    method = find_method(document["method"])
-    plain = dict(state["settings"])
-    if isinstance(plain["order"], dict):
-        if order is None:
-            raise CheckpointError(
-                f"the order of {str(path)!r} was the function {plain['order']['callable']!r}, which a file cannot "
-                "hold; pass it, or another order: wb.load(path, order=…)."
-            )
-        plain["order"] = order
-    settings = method.settings.make(method.name, plain)
-    setup = make_setup(document["method"], env, document["seed"], settings)
-    restored = checkpoint.unflatten(arrays, state, document["past"], settings)
-    _refuse_misfit(path, setup, restored)
-    if restored.env is None:
-        warnings.warn(
-            f"the environment of {str(path)!r} could not be saved: its episodes begin anew, so the run goes on, but "
-            "not bit for bit. Give the environment snapshot() and restore() to change that.",
-            stacklevel=2,
-        )
-        current = env.reset(seed=setup.streams.integer("environment", restored.iteration))
-        restored = dataclasses.replace(restored, running=Running.first(current))
-    trainer = Trainer(setup, restored)
-    trainer.__dict__["_interventions"] = tuple(Intervention(**change) for change in document["interventions"])
-    trainer.__dict__["lineage"] = tuple(document["lineage"])
-    return trainer
-
-
-def _refuse_misfit(path: str | os.PathLike[str], setup: Setup, state: State) -> None:
-    """Refuse parameters of another shape than this environment's team has."""
-    expected = {unit: policy.network.size for unit, policy in setup.team.policies.items()}
-    found = {unit: len(vector.values) for unit, vector in state.policies.items()}
-    expected |= {name: network.size for name, network in setup.critics.items()}
-    found |= {name: len(vector.values) for name, vector in state.critics.items()}
-    if expected != found:
-        raise CheckpointError(
-            f"{str(path)!r} holds parameters of sizes {found}, and this environment needs {expected}; pass an "
-            "environment like the one that was trained on."
-        )
+        env = envs.make(**held["env"])
+    resume.refuse_other_agents(path, held, env)
+    method = find_method(held["method"])
+    settings = method.settings.make(method.name, resume.settings_of(path, held, order))
+    setup = make_setup(held["method"], env, held["seed"], settings)
+    state = resume.state_of(path, arrays, held, setup, settings)
+    return Trainer(setup, state, record=resume.record_of(held))

@@ -17,23 +17,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from tqdm.std import tqdm
 
-from workbench import checkpoint, orders
-from workbench.envs.base import TeamEnv
-from workbench.errors import SnapshotUnsupported, unknown_name
+from workbench import checkpoint, orders, resume
+from workbench.errors import CheckpointError, SnapshotUnsupported, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
-from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
 from workbench.interrupt import PhaseBoundaryInterrupt
-from workbench.phases import PHASES, Setup, State, draw_order, next_m_factor
-from workbench.settings import Settings
+from workbench.phases import PHASES, Setup, State, draw_order
+from workbench.resume import CheckpointDirectory, Record
+from workbench.run import Run
 
 Listener = Callable[[Event], None]
+REWIND_ITERATIONS = 10
 
 
-class Trainer:
+class Trainer(Run):
     """A run of one method on one environment; the recipes (``wb.happo`` and others) make one.
 
     Settings are attributes: ``trainer.clip_epsilon`` reads one, ``trainer.clip_epsilon = 0.1`` changes it from the next
@@ -48,27 +47,24 @@ class Trainer:
     ['collect', 'estimate', 'update_agent', 'update_agent', 'update_agent', 'update_critic']
     """
 
-    def __init__(self, setup: Setup, state: State, *, rewind_iterations: int = 10) -> None:
+    def __init__(
+        self, setup: Setup, state: State, *, record: Record | None = None, rewind_iterations: int = REWIND_ITERATIONS
+    ) -> None:
         fields: dict[str, Any] = {
             "_setup": setup,
             "_state": state,
+            "_record": record or Record(made_with=checkpoint.plain_settings(state.settings)),
             "_lock": threading.RLock(),
             "_past": deque(maxlen=rewind_iterations * (len(setup.team.units) + 3)),
-            "_interventions": (),
             "_listeners": [],
-            "lineage": (),
         }
         # __setattr__ is for settings; these are the trainer's own.
         self.__dict__.update(fields)
         self._check_order(state.settings.order)
 
-    _setup: Setup
-    _state: State
     _lock: threading.RLock
     _past: deque[State]
-    _interventions: tuple[Intervention, ...]
     _listeners: list[Listener]
-    lineage: tuple[dict[str, Any], ...]
 
     # --- stepping -------------------------------------------------------------------------------------------------
 
@@ -100,6 +96,8 @@ class Trainer:
         env_steps: int | None = None,
         evaluate_every: int | None = None,
         evaluate_episodes: int = 10,
+        directory: str | Path | None = None,
+        save_every: int = 10,
         progress: bool = True,
     ) -> Trainer:
         """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
@@ -108,19 +106,30 @@ class Trainer:
         ``evaluations``. An interrupt (Ctrl-C, the notebook's stop button) stops at the next phase boundary and raises
         ``KeyboardInterrupt`` there, with the trainer ready to go on; a second one stops at once, and what the
         unfinished phase did is dropped.
+
+        With a ``directory`` a checkpoint is kept there every ``save_every`` iterations and at the end (the last two
+        stay), and at a termination signal before the process ends. If the directory holds a checkpoint of this run
+        already, the run goes on from there: the same lines, started again after a kill, end with the same bits.
         """
         if (iterations is None) == (env_steps is None):
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
         per_iteration = self._setup.env.n_envs * self.settings.n_steps
         goal = env_steps if env_steps is not None else self.env_steps + int(iterations or 0) * per_iteration
-        with PhaseBoundaryInterrupt() as interrupt, self._progress_bar(goal, progress) as bar:
+        kept = None if directory is None else CheckpointDirectory(directory)
+        if kept is not None:
+            self._go_on_from(kept)
+        with PhaseBoundaryInterrupt(terminate=kept is not None) as interrupt, self._progress_bar(goal, progress) as bar:
             while self.env_steps < goal or self.phase != "collect":
                 self.step()
                 bar.update(min(self.env_steps, goal) - bar.n)
-                if self.phase == "collect":
+                complete = self.phase == "collect"
+                if complete:
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes)
                     bar.set_postfix_str(self._latest_return(), refresh=False)
+                due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal)
+                if kept is not None and (due or interrupt.terminating):
+                    kept.write(*self._document())
                 interrupt.raise_if_asked()
         return self
 
@@ -155,113 +164,6 @@ class Trainer:
             except Exception as error:
                 warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
 
-    # --- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def phase(self) -> str:
-        """What ``step()`` does next: "collect", "estimate", "update_agent" or "update_critic"."""
-        return self._state.phase
-
-    @property
-    def iteration(self) -> int:
-        """The iteration under way, from 0."""
-        return self._state.iteration
-
-    @property
-    def env_steps(self) -> int:
-        """Joint environment steps taken, over all environments."""
-        return self._state.env_steps
-
-    @property
-    def env(self) -> TeamEnv:
-        """The environment; the run goes on from its own snapshot, wherever the environment was stepped to meanwhile."""
-        return self._setup.env
-
-    @property
-    def method(self) -> str:
-        """The method's name, such as "HAPPO"."""
-        return self._setup.method.name
-
-    @property
-    def seed(self) -> int:
-        """What determines the whole run."""
-        return self._setup.streams.seed
-
-    @property
-    def settings(self) -> Settings:
-        """All settings, frozen."""
-        return self._state.settings
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """What is updated one after another: the agents, or groups that share a policy."""
-        return tuple(self._setup.team.units)
-
-    @property
-    def order(self) -> Any:
-        """The order setting as it was given: a rule's name, a permutation, or a callable. Set it at any time.
-
-        In the middle of an iteration a change reorders who is left; a permutation of just those is accepted too, and
-        holds for this iteration only. ``iteration_order`` has the names of this iteration's order.
-        """
-        return self.settings.order
-
-    @order.setter
-    def order(self, order: Any) -> None:
-        self._set("order", order)
-
-    @property
-    def iteration_order(self) -> tuple[str, ...]:
-        """This iteration's order by name: known after ``estimate``; between iterations the last one's."""
-        return self._state.order
-
-    @property
-    def remaining(self) -> tuple[str, ...]:
-        """Who is still to be updated in this iteration, in order; all of them, as far as is known, before that."""
-        if self.phase == "update_agent":
-            return self._state.order[self._state.position :]
-        if self.phase == "update_critic":
-            return ()
-        return draw_order(self._setup, self._state, self.units)
-
-    @property
-    def m_factors(self) -> dict[str, npt.NDArray[Any]]:
-        """M = Π_{j<m}(π_new/π_old)·A of every agent updated in this iteration, and of those about to be.
-
-        {agent: (n_steps, n_envs)}, in update order; copies. Empty before ``estimate``; after an iteration, its last.
-        """
-        state, setup = self._state, self._setup
-        factors = dict(state.m_factors)
-        if state.phase == "update_agent":
-            about_to_be = setup.team.units[state.order[state.position]]
-            factors |= {agent: next_m_factor(setup, state, agent) for agent in about_to_be}
-        return {agent: factor.cpu().numpy().copy() for agent, factor in factors.items()}
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row an iteration: env_steps, return, kl, value_loss, explained_variance, order, seconds and others."""
-        return table(self._state.history, ITERATION_COLUMNS)
-
-    @property
-    def agent_history(self) -> pd.DataFrame:
-        """One row for each (iteration, agent): position, kl, clipped_fraction, effective_sample_size and others."""
-        return table(self._state.agent_history, AGENT_COLUMNS)
-
-    @property
-    def evaluations(self) -> pd.DataFrame:
-        """One row for each evaluation: env_steps, return (mean), return_std, episodes."""
-        return table(self._state.evaluations, EVALUATION_COLUMNS)
-
-    @property
-    def interventions(self) -> tuple[Intervention, ...]:
-        """Every change made by hand since the run began, in order; nothing is ever taken out of it."""
-        return self._interventions
-
-    @property
-    def steered(self) -> bool:
-        """Whether a setting was changed under way; such a run is no sample of its method."""
-        return any(change.name != "rewind" for change in self._interventions)
-
     def evaluate(self, episodes: int = 10, *, seed: int = 0) -> npt.NDArray[np.float64]:
         """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.
 
@@ -290,11 +192,6 @@ class Trainer:
             self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
         return returns
 
-    def fingerprint(self) -> str:
-        """SHA-256 of all values that determine the future: equal fingerprints, equal futures, on one machine."""
-        arrays, values = checkpoint.flatten(self._state)
-        return checkpoint.digest(arrays, {**values, "seed": self.seed, "method": self.method})
-
     # --- changing -------------------------------------------------------------------------------------------------
 
     def _set(self, name: str, value: Any) -> None:
@@ -310,7 +207,9 @@ class Trainer:
             self.__dict__["_state"] = after
             untouched = before.iteration == 0 and before.phase == "collect"
             if not untouched:  # before the first phase a change is configuration, and the run is what it says it is
-                self._log(name, getattr(before.settings, name), value, outcome)
+                given = after.order[before.position :] if after.settings == before.settings else None
+                new = given or getattr(after.settings, name)
+                self._log(name, getattr(before.settings, name), new, outcome)
 
     def _reordered(self, order: Any) -> tuple[State, str]:
         """The state with those who are left in the order asked for."""
@@ -336,7 +235,7 @@ class Trainer:
     def _log(self, name: str, old: Any, new: Any, outcome: str) -> None:
         state = self._state
         change = Intervention(state.iteration, state.phase, state.position, name, old, new, outcome)
-        self.__dict__["_interventions"] = (*self._interventions, change)
+        self.__dict__["_record"] = replace(self._record, interventions=(*self.interventions, change))
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for names that are no attribute: the settings.
@@ -414,7 +313,6 @@ class Trainer:
         """
         with self._lock:
             self._require_snapshots("fork")
-            copy = Trainer(self._setup, self._state, rewind_iterations=1)
             parent = {
                 "method": self.method,
                 "seed": self.seed,
@@ -424,9 +322,9 @@ class Trainer:
                 "fingerprint": self.fingerprint(),
                 "changes": dict(changes),
             }
+            record = replace(self._record, lineage=(*self.lineage, parent))
+            copy = Trainer(self._setup, self._state, record=record)
             copy.__dict__["_past"] = self._past.copy()
-            copy.__dict__["_interventions"] = self._interventions
-            copy.__dict__["lineage"] = (*self.lineage, parent)
         for name, value in changes.items():
             setattr(copy, name, value)
         return copy
@@ -441,32 +339,30 @@ class Trainer:
     def save(self, path: str | Path) -> Path:
         """Write everything to one file, whole or not at all; ``wb.load(path)`` goes on from it bit for bit."""
         with self._lock:
-            arrays, values = checkpoint.flatten(self._state)
-            past_arrays, past = checkpoint.records(self._state)
-            document = {
-                "format": checkpoint.FORMAT,
-                "workbench": _version(),
-                "method": self._setup.method_name,
-                "seed": self.seed,
-                "env": None if self.env.description is None else dict(self.env.description),
-                "agents": list(self.env.agents),
-                "state": values,
-                "past": past,
-                "interventions": [checkpoint.plain_intervention(change) for change in self._interventions],
-                "lineage": list(self.lineage),
-            }
-        return checkpoint.write(path, arrays | past_arrays, document)
+            arrays, held = self._document()
+        return checkpoint.write(path, arrays, held)
 
-    def __repr__(self) -> str:
-        state = self._state
-        following = state.phase
-        if state.phase == "update_agent":
-            following += f" {state.order[state.position]} ({state.position + 1} of {len(state.order)})"
-        steered = " · steered" if self.steered else ""
-        return (
-            f"{self.method} on {self.env!r} · seed {self.seed} · iteration {state.iteration} · "
-            f"{state.env_steps:,} env steps · next: {following}{steered}"
-        )
+    def _document(self) -> tuple[checkpoint.Arrays, checkpoint.Values]:
+        return resume.document(self._setup, self._state, self._record, _version())
+
+    def _go_on_from(self, directory: CheckpointDirectory) -> None:
+        """Take up the newest checkpoint of a directory, if it holds one that is further than this trainer."""
+        found = directory.newest()
+        if found is None:
+            return
+        path, arrays, held = found
+        resume.refuse_another_run(path, held, self._setup, self._record)
+        if (held["state"]["iteration"], held["state"]["env_steps"]) < (self.iteration, self.env_steps):
+            raise CheckpointError(
+                f"{str(path)!r} is behind this trainer, which is at iteration {self.iteration}. Choose another "
+                "directory, or make the trainer anew to go on from there."
+            )
+        order = self.order if callable(self.order) else None
+        settings = self.settings.changed(**resume.settings_of(path, held, order))
+        with self._lock:
+            self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
+            self.__dict__["_record"] = resume.record_of(held)
+            self._past.clear()
 
 
 def _version() -> str:

@@ -1,0 +1,189 @@
+"""Keeping a run: the document that a checkpoint holds, and a directory of the last ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench import checkpoint
+from workbench.checkpoint import Arrays, Values
+from workbench.envs.base import TeamEnv
+from workbench.errors import CheckpointError
+from workbench.events import Intervention
+from workbench.phases import Setup, State
+from workbench.rollout import Running
+
+CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a run carries beside its state.
+
+    made_with      settings as the run was made, before any change
+    interventions  changes by hand
+    lineage        where it was forked from
+    """
+
+    made_with: Mapping[str, Any]
+    interventions: tuple[Intervention, ...] = ()
+    lineage: tuple[Mapping[str, Any], ...] = ()
+
+
+def document(setup: Setup, state: State, record: Record, version: str) -> tuple[Arrays, Values]:
+    """Everything about a run, as ``checkpoint.write`` takes it."""
+    arrays, values = checkpoint.flatten(state)
+    past_arrays, past = checkpoint.records(state)
+    description = setup.env.description
+    return arrays | past_arrays, {
+        "format": checkpoint.FORMAT,
+        "workbench": version,
+        "method": setup.method_name,
+        "seed": setup.streams.seed,
+        "env": None if description is None else dict(description),
+        "agents": list(setup.env.agents),
+        "state": values,
+        "past": past,
+        "made_with": dict(record.made_with),
+        "interventions": [_plain(change) for change in record.interventions],
+        "lineage": list(record.lineage),
+    }
+
+
+def record_of(held: Values) -> Record:
+    """The record in a document."""
+
+    def change(plain: Values) -> Intervention:
+        turned: Values = {name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()}
+        return Intervention(**turned)
+
+    return Record(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
+
+
+def settings_of(path: object, held: Values, order: Any = None) -> Values:
+    """The settings in a document as keywords; an order that was a function must be given anew."""
+    plain = dict(held["state"]["settings"])
+    if isinstance(plain["order"], dict):
+        if order is None:
+            raise CheckpointError(
+                f"the order of {str(path)!r} was the function {plain['order']['callable']!r}, which a file cannot "
+                "hold; pass it, or another order: wb.load(path, order=…)."
+            )
+        plain["order"] = order
+    return plain
+
+
+def refuse_other_agents(path: object, held: Values, env: TeamEnv) -> None:
+    """A checkpoint of another team does not fit."""
+    if list(env.agents) != held["agents"]:
+        raise CheckpointError(
+            f"{str(path)!r} was saved with the agents {', '.join(held['agents'])}, and this environment has "
+            f"{', '.join(env.agents)}; pass an environment like the one that was trained on."
+        )
+
+
+def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings: Any) -> State:
+    """The state in a document, for a setup that fits it."""
+    state = checkpoint.unflatten(arrays, held["state"], held["past"], settings)
+    expected = {unit: policy.network.size for unit, policy in setup.team.policies.items()}
+    found = {unit: len(vector.values) for unit, vector in state.policies.items()}
+    expected |= {name: network.size for name, network in setup.critics.items()}
+    found |= {name: len(vector.values) for name, vector in state.critics.items()}
+    n_envs = len(state.running.returns)
+    if expected != found or n_envs != setup.env.n_envs:
+        raise CheckpointError(
+            f"{str(path)!r} holds {n_envs} environments and parameters of sizes {found}; this environment is "
+            f"{setup.env.n_envs} and needs {expected}. Pass an environment like the one that was trained on."
+        )
+    if state.env is not None and setup.env.can_snapshot:
+        return state
+    warnings.warn(
+        f"the environment of {str(path)!r} could not be saved: its episodes begin anew, so the run goes on, but "
+        "not bit for bit. Give the environment snapshot() and restore() to change that.",
+        stacklevel=3,
+    )
+    current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
+    return dataclasses.replace(state, running=Running.first(current))
+
+
+class CheckpointDirectory:
+    """The last ``keep`` checkpoints of one run; a damaged one is passed over for the one before."""
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
+        self.path, self.keep = Path(path), keep
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for abandoned in self.path.glob(".checkpoint-*.partial"):
+                abandoned.unlink(missing_ok=True)  # what a kill in mid-write left
+        except OSError as error:
+            raise OSError(
+                error.errno, f"no checkpoints can be kept in {str(self.path)!r}: {error.strerror}. Choose another."
+            ) from None
+
+    def files(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(file for file in self.path.glob("checkpoint-*.safetensors") if CURSOR.fullmatch(file.name))
+
+    def newest(self) -> tuple[Path, Arrays, Values] | None:
+        """The newest checkpoint that can be read; None where there is none."""
+        for file in reversed(self.files()):
+            try:
+                return file, *checkpoint.read(file)
+            except CheckpointError as error:
+                warnings.warn(f"{error} The one before it is used.", stacklevel=2)
+        return None
+
+    def write(self, arrays: Arrays, held: Values) -> None:
+        """Keep one more, and drop what is older than the last ``keep``.
+
+        A disk that is full or read-only does not end the training: it is reported as a warning, and the earlier
+        checkpoints stay.
+        """
+        state = held["state"]
+        phases_done = {"collect": 0, "estimate": 1, "update_agent": 2}.get(state["phase"], 2) + state["position"]
+        name = f"checkpoint-{state['iteration']:08d}-{phases_done:04d}.safetensors"
+        try:
+            checkpoint.write(self.path / name, arrays, held)
+        except OSError as error:
+            kept = self.files()
+            last = f"the last checkpoint is {kept[-1].name}" if kept else "there is no checkpoint yet"
+            warnings.warn(
+                f"no checkpoint could be written to {str(self.path)!r}: {error}; training goes on, {last}.",
+                stacklevel=2,
+            )
+            return
+        for old in self.files()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+
+def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -> None:
+    """Going on with a checkpoint that another method, seed, environment or setting made would mix two runs."""
+    description = setup.env.description
+    mine = {
+        "method": setup.method_name,
+        "seed": setup.streams.seed,
+        "env": None if description is None else dict(description),
+        **record.made_with,
+    }
+    theirs = {name: held[name] for name in ("method", "seed", "env")} | held["made_with"]
+    # The thread count may come from the machine; the run goes on with the one it began with.
+    differing = [name for name in mine if name != "threads" and mine[name] != theirs.get(name)]
+    if differing:
+        told = "; ".join(f"{name}: {theirs.get(name)!r} there, {mine[name]!r} here" for name in differing)
+        raise CheckpointError(
+            f"{str(path)!r} is of another run ({told}). Choose another directory, or make the trainer as it was."
+        )
+
+
+def _plain(change: Intervention) -> Values:
+    """An intervention as plain values; a callable order becomes its name."""
+    plain: Values = dataclasses.asdict(change)
+    for side in ("old", "new"):
+        if callable(plain[side]):
+            plain[side] = getattr(plain[side], "__qualname__", repr(plain[side]))
+    return plain

@@ -1,0 +1,147 @@
+"""A run as it can be looked at: everything here reads, nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from workbench import checkpoint
+from workbench.envs.base import TeamEnv
+from workbench.events import Intervention
+from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
+from workbench.phases import Setup, State, draw_order, next_m_factor
+from workbench.resume import Record
+from workbench.settings import Settings
+
+
+class Run:
+    """The readable half of a ``Trainer``: where its cursor stands, what it saw, what became of it."""
+
+    _setup: Setup
+    _state: State
+    _record: Record
+
+    @property
+    def phase(self) -> str:
+        """What ``step()`` does next: "collect", "estimate", "update_agent" or "update_critic"."""
+        return self._state.phase
+
+    @property
+    def iteration(self) -> int:
+        """The iteration under way, from 0."""
+        return self._state.iteration
+
+    @property
+    def env_steps(self) -> int:
+        """Joint environment steps taken, over all environments."""
+        return self._state.env_steps
+
+    @property
+    def env(self) -> TeamEnv:
+        """The environment; the run goes on from its own snapshot, wherever the environment was stepped to meanwhile."""
+        return self._setup.env
+
+    @property
+    def method(self) -> str:
+        """The method's name, such as "HAPPO"."""
+        return self._setup.method.name
+
+    @property
+    def seed(self) -> int:
+        """What determines the whole run."""
+        return self._setup.streams.seed
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, frozen."""
+        return self._state.settings
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What is updated one after another: the agents, or groups that share a policy."""
+        return tuple(self._setup.team.units)
+
+    @property
+    def order(self) -> Any:
+        """The order setting as it was given: a rule's name, a permutation, or a callable. Set it at any time.
+
+        In the middle of an iteration a change reorders who is left; a permutation of just those is accepted too, and
+        holds for this iteration only. ``iteration_order`` has the names of this iteration's order.
+        """
+        return self.settings.order
+
+    @property
+    def iteration_order(self) -> tuple[str, ...]:
+        """This iteration's order by name: known after ``estimate``; between iterations the last one's."""
+        return self._state.order
+
+    @property
+    def remaining(self) -> tuple[str, ...]:
+        """Who is still to be updated in this iteration, in order; all of them, as far as is known, before that."""
+        if self.phase == "update_agent":
+            return self._state.order[self._state.position :]
+        if self.phase == "update_critic":
+            return ()
+        return draw_order(self._setup, self._state, self.units)
+
+    @property
+    def m_factors(self) -> dict[str, npt.NDArray[Any]]:
+        """M = Π_{j<m}(π_new/π_old)·A of every agent updated in this iteration, and of those about to be.
+
+        {agent: (n_steps, n_envs)}, in update order; copies. Empty before ``estimate``; after an iteration, its last.
+        """
+        state, setup = self._state, self._setup
+        factors = dict(state.m_factors)
+        if state.phase == "update_agent":
+            about_to_be = setup.team.units[state.order[state.position]]
+            factors |= {agent: next_m_factor(setup, state, agent) for agent in about_to_be}
+        return {agent: factor.cpu().numpy().copy() for agent, factor in factors.items()}
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an iteration: env_steps, return, kl, value_loss, explained_variance, order, seconds and others."""
+        return table(self._state.history, ITERATION_COLUMNS)
+
+    @property
+    def agent_history(self) -> pd.DataFrame:
+        """One row for each (iteration, agent): position, kl, clipped_fraction, effective_sample_size and others."""
+        return table(self._state.agent_history, AGENT_COLUMNS)
+
+    @property
+    def evaluations(self) -> pd.DataFrame:
+        """One row for each evaluation: env_steps, return (mean), return_std, episodes."""
+        return table(self._state.evaluations, EVALUATION_COLUMNS)
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Every change made by hand since the run began, in order; nothing is ever taken out of it."""
+        return self._record.interventions
+
+    @property
+    def lineage(self) -> tuple[Mapping[str, Any], ...]:
+        """For a fork: whose it is and from where, the eldest first. Empty for a run of its own."""
+        return self._record.lineage
+
+    @property
+    def steered(self) -> bool:
+        """Whether a setting was changed under way; such a run is no sample of its method."""
+        return any(change.name != "rewind" for change in self.interventions)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all values that determine the future: equal fingerprints, equal futures, on one machine."""
+        arrays, values = checkpoint.flatten(self._state)
+        return checkpoint.digest(arrays, {**values, "seed": self.seed, "method": self.method})
+
+    def __repr__(self) -> str:
+        state = self._state
+        following = state.phase
+        if state.phase == "update_agent":
+            following += f" {state.order[state.position]} ({state.position + 1} of {len(state.order)})"
+        steered = " · steered" if self.steered else ""
+        return (
+            f"{self.method} on {self.env!r} · seed {self.seed} · iteration {state.iteration} · "
+            f"{state.env_steps:,} env steps · next: {following}{steered}"
+        )
