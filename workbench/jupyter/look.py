@@ -45,7 +45,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle
 FONT_FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 FONT_SIZE, TITLE_SIZE, TICK_SIZE = 12, 14, 11
 LINE_WIDTH = 1.8
-WIDTH, HEIGHT, PANEL_HEIGHT = 860, 360, 300  # pixels: a stored figure; each row of a stored grid of panels
+WIDTH, HEIGHT, PANEL_HEIGHT = 860, 360, 220  # pixels: a stored figure; the axes of a panel in it
 
 TEMPLATE_NAMES: dict[Theme, str] = {
     "light": "workbench",
@@ -83,11 +83,15 @@ INKS: dict[Theme, Ink] = {
 
 
 def agent_index(agents: Sequence[str], agent: str | int) -> int:
-    """The place of ``agent``, a name or an integer, in ``agents``. Raises ``UnknownNameError`` for any other."""
+    """The place of ``agent``, a name or an integer, in ``agents``; agents that share a policy ("a+b") go by the first.
+
+    Raises ``UnknownNameError`` for any other.
+    """
     if isinstance(agent, int) and 0 <= agent < len(agents):
         return agent
-    if agent in agents:
-        return list(agents).index(str(agent))
+    for name in (agent, str(agent).partition("+")[0]):
+        if name in agents:
+            return list(agents).index(str(name))
     raise unknown_name("agent", agent, agents)
 
 
@@ -110,9 +114,14 @@ def agent_color(agents: Sequence[str], agent: str | int) -> str:
     return agent_style(agents, agent).color
 
 
-def run_color(i: int) -> str:
-    """The colour of the i-th run in a figure that compares runs (trainers, forks, algorithms), not agents."""
-    return PALETTE[i % len(PALETTE)]
+def run_color(i: int, beside_agents: bool = False) -> str:
+    """The colour of the i-th run in a figure that compares runs (trainers, forks, algorithms), not agents.
+
+    Where agents are drawn beside the runs, the first is grey and the others come from the palette's far end.
+    """
+    if not beside_agents:
+        return PALETTE[i % len(PALETTE)]
+    return PALETTE[-(i % len(PALETTE))] if i else INKS["neutral"].text
 
 
 def faded(color: str, opacity: float) -> str:

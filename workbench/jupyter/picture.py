@@ -216,10 +216,12 @@ class Page:
         style = font({**self.font, **(box.get("font") or {})})
         labels = [plain_text(name)[0] for _, name in entries]
         longest = max(len(label) for label in labels)
-        columns = max(1, min(len(labels), int((self.width - 40) / (7.0 * longest + 52)))) if across else 1
+        columns = max(1, min(len(labels), int((self.width - 40) / (6.2 * longest + 52)))) if across else 1
+        rows = by_rows(len(labels), columns)
+        traces = list(entries.values())
         legend = self.sheet.legend(
-            [swatch(trace) for trace in entries.values()],
-            labels,
+            [swatch(traces[i]) for i in rows],
+            [labels[i] for i in rows],
             loc=LOCATIONS[corner],
             bbox_to_anchor=self.in_paper(x, y),
             prop=style["fontproperties"],
@@ -272,6 +274,15 @@ LOCATIONS = {
 }
 
 
+def by_rows(n: int, columns: int) -> list[int]:
+    """The order in which matplotlib, which fills a legend column by column, sets n entries row by row.
+
+    >>> by_rows(5, 2)
+    [0, 2, 4, 1, 3]
+    """
+    return [i for column in range(columns) for i in range(column, n, columns)]
+
+
 def stack(bars: Sequence[dict[str, Any]]) -> None:
     """Stand bars on those before them at the same place."""
     heights: dict[Any, float] = {}
@@ -284,7 +295,7 @@ def stack(bars: Sequence[dict[str, Any]]) -> None:
 
 def _png_bytes(image: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
+    image.save(stream, "PNG", compress_level=6)
     return stream.getvalue()
 
 

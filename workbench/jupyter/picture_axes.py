@@ -42,6 +42,8 @@ def finish_axes(panels: Mapping[tuple[str, str], Panel], layout: Mapping[str, An
             getattr(panel.axes, f"set_{which}lim")(low, high)
     for pair, panel in panels.items():
         _frame(panel, _axis(pair[0], layout), _axis(pair[1], layout))
+        if _axis(pair[1], layout).get("overlaying"):
+            panel.axes.xaxis.set_visible(False)  # the panel below has drawn it
         for which, name in zip("xy", pair, strict=True):
             _finish_axis(panel, which, _axis(name, layout), base)
 
@@ -114,7 +116,7 @@ def _frame(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
 def _finish_axis(panel: Panel, which: str, axis: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     own = getattr(panel.axes, f"{which}axis")
     twin = bool(axis.get("overlaying"))
-    if axis.get("visible") is False:
+    if axis.get("visible") is False or not own.get_visible():
         own.set_visible(False)
         return
     if axis.get("side") in ("right", "top"):

@@ -213,11 +213,12 @@ def _area_style(trace: Trace, i: int = 0) -> dict[str, Any]:
     if trace["type"] == "scatter":
         return {"facecolor": rgba(_fill_color(trace), opacity), "linewidth": 0}
     colors = per_point(marker.get("color", trace["color"]), i + 1)
+    edges = per_point(outline.get("color", "rgba(0,0,0,0)"), i + 1)
     opacities = per_point(marker.get("opacity", 1.0), i + 1)
     pattern = (marker.get("pattern") or {}).get("shape") or ""
     return {
         "facecolor": rgba(colors[i % len(colors)], opacity * float(opacities[i % len(opacities)])),
-        "edgecolor": rgba(outline.get("color", "rgba(0,0,0,0)"), opacity),
+        "edgecolor": rgba(edges[i % len(edges)], opacity),
         "linewidth": float(outline.get("width", 0)) * POINTS_PER_PIXEL,
         "hatch": {"/": "///", "\\": "\\\\\\", "x": "xxx", ".": "...", "-": "---", "|": "|||", "+": "+++"}.get(pattern),
     }

@@ -179,11 +179,13 @@ def per_point(value: Any, n: int) -> list[Any]:
 
 
 def number_text(pattern: str, value: float) -> str:
-    """A number as d3's format writes it, for the patterns in use: ``.0%``, ``.2f``, ``.1e``, ``~g``, ``d``, ``~s``.
+    """A number as d3's format writes it, for the patterns in use: ``~%``, ``.2f``, ``~g``, ``~s`` and so on.
 
-    >>> number_text(".0%", 0.25), number_text("~s", 50_000), number_text(".2f", 0.5)
-    ('25%', '50k', '0.50')
+    >>> number_text(".0%", 0.25), number_text("~%", 0.125), number_text("~s", 50_000), number_text(".2f", 0.5)
+    ('25%', '12.5%', '50k', '0.50')
     """
+    if pattern == "~%":
+        return f"{100 * value:.6g}%".replace("-", "−")
     if pattern.endswith("s"):
         return si_number(value)
     code = pattern.replace("~", "")

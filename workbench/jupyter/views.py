@@ -1,5 +1,163 @@
-"""Figures of a training run, each shown as a record: interactive, with a picture beside it that needs no kernel."""
+"""Figures of training runs. Each is the last expression of a cell, or drawn live in the panel of a ``Session``.
 
+    wb.views.returns(trainer)
+    wb.views.m_factors(trainer, kind="histogram")
+    wb.views.compare({"ε = 0.2": trainer, "ε = 0.05": fork}, "return")
+
+Every view returns a ``Record``: interactive where that is possible, with a picture and a short text beside it, so that
+a notebook shows it without a kernel too. ``.figure`` is the Plotly figure, to be changed or saved.
+
+``trainer`` is a trainer or anything with its ``env.agents``, ``history``, ``agent_history``, ``evaluations``,
+``m_factors``, ``iteration_order`` and ``settings``. An agent has one colour in all views (``workbench.jupyter.look``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.jupyter import curves, distributions, look, positions
+from workbench.jupyter.distributions import Kind
+from workbench.jupyter.plots import Plot, arrange
 from workbench.jupyter.record import Record, show
+from workbench.jupyter.runs import Run, read, read_all
 
-__all__ = ["Record", "show"]
+__all__ = [
+    "Record",
+    "by_position",
+    "clipped_fraction",
+    "compare",
+    "effective_sample_size",
+    "entropy",
+    "explained_variance",
+    "kl",
+    "m_factors",
+    "m_variance",
+    "overview",
+    "returns",
+    "show",
+    "surrogate_gain",
+    "value_loss",
+]
+
+
+def returns(trainers: Any) -> Record:
+    """Mean undiscounted return of the episodes that ended in each iteration, against environment steps.
+
+    ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
+    marked by diamonds. Iterations in which no episode ended have no point.
+    """
+    runs = read_all(trainers)
+    return _record(f"Return against environment steps: {_names(runs)}", curves.run_curves(runs))
+
+
+def m_factors(trainer: Any, kind: Kind = "violin") -> Record:
+    """The distribution of M^{i1:m} = Π_{j<m}(π_new/π_old)·A over the rollout, agent by agent in update order.
+
+    Shows the agents updated in this iteration and the one about to be; between iterations, the last one's. The first
+    agent's M is the advantage itself, in standard deviations of A where advantages are standardised.
+
+    ``kind`` is "violin" (Gaussian kernel density with quartiles and median, all of equal width), "box" (whiskers at
+    1 % and 99 %, the least and the largest sample marked) or "histogram" (common bins, logarithmic counts). All are
+    computed from every sample and reach from the least to the largest. Raises ``ValueError`` for another kind.
+    """
+    run = read(trainer, m_factors=True)
+    return _record(f"M-factors in update order ({kind})", distributions.m_factors(run, kind))
+
+
+def by_position(trainer: Any) -> Record:
+    """Clipped fraction (bars) and effective sample size of the preceding ratio (diamonds) by position in the order.
+
+    The dashed line is e^{−mσ²}: the effective sample size if the log-ratios of the m predecessors were independent and
+    normal, with σ² = 2·KL of each. Of the newest iteration.
+    """
+    text = "Clipped fraction and effective sample size by position in the order"
+    return _record(text, positions.clipped_and_effective(read(trainer)))
+
+
+def clipped_fraction(trainer: Any) -> Record:
+    """Share of samples whose own ratio lies outside 1 ± ε after the update, by position in the newest iteration."""
+    return _record("Clipped fraction by position in the order", positions.clipped_fraction(read(trainer)))
+
+
+def effective_sample_size(trainer: Any) -> Record:
+    """(Σw)²/(N·Σw²) ∈ (0, 1] of the preceding ratio w, by position in the newest iteration.
+
+    Dashed: e^{−mσ²}, its value for m independent normal log-ratios of variance σ² = 2·KL each.
+    """
+    return _record("Effective sample size by position in the order", positions.effective_sample_size(read(trainer)))
+
+
+def m_variance(trainer: Any) -> Record:
+    """Var(M) by position in the newest iteration; dashed: Var(A)·e^{mσ²}, for independent agents, σ² = 2·KL each."""
+    return _record("Variance of M by position in the order", positions.m_variance(read(trainer)))
+
+
+def kl(trainer: Any) -> Record:
+    """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
+    return _agent_lines(trainer, "kl")
+
+
+def surrogate_gain(trainer: Any) -> Record:
+    """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
+    return _agent_lines(trainer, "surrogate_gain")
+
+
+def entropy(trainer: Any) -> Record:
+    """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
+    return _agent_lines(trainer, "entropy", "std")
+
+
+def value_loss(trainer: Any) -> Record:
+    """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
+    run = read(trainer)
+    plots = [curves.run_curves([run], column) for column in ("value_loss", "explained_variance")]
+    return _record("Value loss and explained variance of the critic", *plots)
+
+
+def explained_variance(trainer: Any) -> Record:
+    """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
+    return _record("Explained variance of the critic", curves.run_curves([read(trainer)], "explained_variance"))
+
+
+def compare(trainers: Any, column: str = "return") -> Record:
+    """One column of several runs against environment steps: ``compare({"a": trainer, "b": fork}, "return")``.
+
+    ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
+    ``ValueError`` naming the columns for another.
+    """
+    runs = read_all(trainers)
+    plot = curves.compared(runs, column)
+    return _record(f"{plot.title}: {_names(runs)}", plot)
+
+
+def overview(trainers: Any, kind: Kind = "violin") -> Record:
+    """The live panel's four figures as a record: returns, M-factors, clipping by position, KL per agent.
+
+    Of several ``trainers`` the first one's agents are shown, and the returns of all.
+    """
+    runs = read_all(trainers)
+    first = next(iter(trainers.values())) if isinstance(trainers, dict) else trainers
+    first = first if hasattr(first, "agent_history") else first[0]
+    run = read(first, runs[0].name, m_factors=True)
+    plots = [
+        curves.run_curves(runs, beside_agents=True),
+        distributions.m_factors(run, kind),
+        positions.clipped_and_effective(run),
+        curves.agent_curves(run, "kl"),
+    ]
+    return _record(f"Overview: {_names(runs)}", *plots, columns=2)
+
+
+def _names(runs: list[Run]) -> str:
+    return ", ".join(run.name for run in runs)
+
+
+def _agent_lines(trainer: Any, *columns: str) -> Record:
+    run = read(trainer)
+    plots = [curves.agent_curves(run, column) for column in columns]
+    return _record(", ".join(plot.title for plot in plots), *plots)
+
+
+def _record(text: str, *plots: Plot, columns: int | None = None) -> Record:
+    """A record of some panels, side by side unless told otherwise."""
+    return Record(arrange(plots, columns or len(plots), look.WIDTH), text)

@@ -1,0 +1,149 @@
+"""Panels of what changes from iteration to iteration: returns, divergences, gains, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.errors import unknown_name
+from workbench.jupyter import look
+from workbench.jupyter.plots import Floats, Plot, empty, level, line
+from workbench.jupyter.runs import Run, unit_label
+
+NOTHING_YET = "nothing yet: no iteration is complete"
+ENV_STEPS = {"title": {"text": "environment steps"}}
+ITERATION = {"title": {"text": "iteration"}, "minexponent": 5}
+
+# What can be drawn against time: {column: (title, label of the axis)}.
+ITERATION_COLUMNS = {
+    "return": ("Return", "episode return"),
+    "reward": ("Reward", "reward per step"),
+    "episode_length": ("Episode length", "steps"),
+    "kl": ("KL, mean over agents", "KL(old ‖ new), nats"),
+    "value_loss": ("Value loss", "loss, normalised values"),
+    "explained_variance": ("Explained variance of the critic", "1 − Var(R − V) / Var(R)"),
+    "env_steps_per_second": ("Speed", "environment steps per second"),
+}
+AGENT_COLUMNS = {
+    "kl": ("KL per agent", "KL(old ‖ new), nats"),
+    "surrogate_gain": ("Surrogate gain per agent", "E[(r − 1)·M]"),
+    "entropy": ("Entropy per agent", "entropy, nats"),
+    "std": ("Standard deviation of actions per agent", "σ, mean over actions"),
+    "clipped_fraction": ("Clipped fraction per agent", "share with |r − 1| > ε"),
+    "grad_norm": ("Gradient norm per agent", "norm before clipping"),
+    "preceding_ratio_bias": ("Bias of the preceding ratio", "E[w] − 1"),
+    "preceding_log_ratio_variance": ("Variance of the preceding log-ratio", "Var(log w)"),
+    "effective_sample_size": ("Effective sample size", "(Σw)² / (N·Σw²)"),
+    "max_weight_share": ("Share of the largest weight", "max w / Σw"),
+    "m_variance": ("Variance of M", "Var(M)"),
+}
+
+
+def run_curves(runs: Sequence[Run], column: str = "return", beside_agents: bool = False) -> Plot:
+    """A column of the history against environment steps, one line a run; evaluations, where there are any, as diamonds.
+
+    What a fork shares with a run before it in ``runs`` is drawn once: its line begins where the two part. Where agents
+    are shown beside it (``beside_agents``), runs keep to colours that few teams' agents have.
+    """
+    title, label = ITERATION_COLUMNS[column]
+    traces = []
+    for i, run in enumerate(runs):
+        style = {"color": look.run_color(i, beside_agents)}
+        start = shared(runs, i)
+        x, y = run.column("iterations", "env_steps"), run.column("iterations", column)
+        rows = slice(max(_last_finite(y[:start]), 0), None)
+        hover = f"%{{y:.5g}}<extra>{run.name}, %{{x:,}} steps</extra>"
+        several = len(runs) > 1
+        traces.append(line(x[rows], y[rows], style, name=run.name, showlegend=several, hovertemplate=hover))
+        if column == "return":
+            traces += _evaluations(run, style, several, since=x[start - 1] if start else -1.0)
+    if not any(len(trace["x"]) for trace in traces):
+        reason = "no episode has ended yet" if any(len(run.column("iterations", "env_steps")) for run in runs) else None
+        return empty(title, reason or NOTHING_YET)
+    return Plot(title, traces, ENV_STEPS, {"title": {"text": label}})
+
+
+def _evaluations(run: Run, style: dict[str, Any], several: bool, since: float) -> list[dict[str, Any]]:
+    x, y = run.column("evaluations", "env_steps"), run.column("evaluations", "return")
+    x, y = x[x > since], y[x > since]
+    if not len(x):
+        return []
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": x,
+        "y": y,
+        "name": f"{run.name}, evaluated" if several else "evaluated",
+        "marker": {"symbol": "diamond", "size": 9, "color": style["color"]},
+        "hovertemplate": "%{y:.5g}<extra>evaluated, %{x:,} steps</extra>",
+    }
+    return [trace]
+
+
+def shared(runs: Sequence[Run], i: int) -> int:
+    """How many iterations the i-th run has in common with one before it."""
+    return max((shared_rows(runs[i], other) for other in runs[:i]), default=0)
+
+
+def shared_rows(run: Run, other: Run) -> int:
+    """How many iterations two runs have in common from their beginning."""
+    equal = np.array([True])
+    for name in ("env_steps", "reward", "value_loss"):
+        mine, theirs = run.column("iterations", name), other.column("iterations", name)
+        n = min(len(mine), len(theirs))
+        same = (mine[:n] == theirs[:n]) | (np.isnan(mine[:n]) & np.isnan(theirs[:n]))
+        equal = same if name == "env_steps" else equal & same
+    return int(equal.argmin()) if not equal.all() else len(equal)
+
+
+def _last_finite(y: Floats) -> int:
+    finite = np.flatnonzero(np.isfinite(y))
+    return int(finite[-1]) if len(finite) else -1
+
+
+def agent_curves(run: Run, column: str) -> Plot:
+    """A column of the agent history against the iteration, one line an agent; δ is drawn into the KL of HATRPO."""
+    title, label = AGENT_COLUMNS[column]
+    units = run.updates.get("agent", np.array([], dtype=object))
+    iteration, values = run.column("updates", "iteration"), run.column("updates", column)
+    if not np.isfinite(values).any():
+        return empty(title, NOTHING_YET if not len(values) else f"{run.name} has no such number")
+    traces = []
+    for unit in sorted(set(units), key=lambda unit: look.agent_index(run.agents, unit)):
+        style, own = look.agent_style(run.agents, unit), units == unit
+        look_of = {"color": style.color, "dash": style.dash, "symbol": style.symbol}
+        name = unit_label(run.agents, unit)
+        hover = f"%{{y:.4g}}<extra>{name}, iteration %{{x}}</extra>"
+        traces.append(line(iteration[own], values[own], look_of, name=name, hovertemplate=hover))
+    plot = Plot(title, traces, _iteration_axis(iteration), {"title": {"text": label}})
+    if column == "kl" and run.max_kl is not None:
+        shape, note = level(run.max_kl, "δ")
+        plot.shapes.append(shape)
+        plot.notes.append(note)
+    return plot
+
+
+def _iteration_axis(iteration: Floats) -> dict[str, Any]:
+    """Iterations are whole numbers, however few there are."""
+    return {**ITERATION, "dtick": 1} if np.ptp(iteration) < 8 else ITERATION
+
+
+def compared(runs: Sequence[Run], column: str) -> Plot:
+    """Any column of several runs against environment steps; agents' columns as their mean over the agents."""
+    if column in ITERATION_COLUMNS:
+        return run_curves(runs, column)
+    if column not in AGENT_COLUMNS:
+        raise unknown_name("column", column, [*ITERATION_COLUMNS, *AGENT_COLUMNS])
+    title, label = AGENT_COLUMNS[column]
+    traces = []
+    for i, run in enumerate(runs):
+        steps, values = run.column("updates", "env_steps"), run.column("updates", column)
+        since = run.column("iterations", "env_steps")[: shared(runs, i)][-1:]
+        at = np.unique(steps[np.isfinite(values) & (steps >= since.sum())])
+        mean = np.array([values[(steps == step) & np.isfinite(values)].mean() for step in at])
+        traces.append(line(at, mean, {"color": look.run_color(i)}, name=run.name, showlegend=len(runs) > 1))
+    if not any(len(trace["x"]) for trace in traces):
+        return empty(title, NOTHING_YET)
+    return Plot(title.replace(" per agent", ", mean over agents"), traces, ENV_STEPS, {"title": {"text": label}})

@@ -1,0 +1,208 @@
+"""Panels and how they stand together: a ``Plot`` is one pair of axes, ``arrange`` makes one figure of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.jupyter import look
+
+Floats = npt.NDArray[np.float64]
+
+MOST_POINTS = 600  # a line: twice as many as a panel has pixels tells the eye nothing more
+TITLE_ROOM, AXIS_ROOM, TOP_ROOM = 30, 46, 6  # pixels: above a panel, below it, above all of them
+LINE = 15  # pixels: height of a line of letters
+LEGEND_ROW, LEGEND_ENTRY = 20, 46  # pixels: height of a row, width of an entry beside its letters
+LETTER = 7.0
+SIDE_ROOM = 64  # pixels left of a panel, for ticks and title
+COLUMN_GAP = 88  # pixels between panels side by side
+SECOND_SCALE = 58  # pixels right of a panel, for the ticks and the title of its second scale
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One panel in plain Plotly terms; axes are called x, y and y2 here, wherever the panel will stand.
+
+    title       above the panel
+    traces      its data
+    yaxis2      the second scale, on the right, where there is one
+    shapes      lines and areas; ``notes``: Plotly's annotations
+    label_room  pixels below the panel for the ticks' labels and the axis' title
+    """
+
+    title: str
+    traces: list[dict[str, Any]]
+    xaxis: dict[str, Any] = field(default_factory=dict)
+    yaxis: dict[str, Any] = field(default_factory=dict)
+    yaxis2: dict[str, Any] | None = None
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    label_room: int = AXIS_ROOM
+
+
+def arrange(
+    plots: Sequence[Plot], columns: int = 1, width: int = look.WIDTH, height: int | None = None
+) -> dict[str, Any]:
+    """One figure of several panels, row by row, with one legend below, in plain form.
+
+    The legend names everything once, and an agent's entry switches the agent on and off in all panels. Without a
+    ``height`` every row is ``look.PANEL_HEIGHT`` high, and what labels and legend need comes on top.
+    """
+    across = [_share(k, columns, COLUMN_GAP, width - SIDE_ROOM - 16) for k in range(columns)]
+    spans = [(end - start) * (width - SIDE_ROOM - 16) for start, end in across]
+    plots = [fit_labels(plot, spans[k % columns]) for k, plot in enumerate(plots)]
+    rooms = [max(plot.label_room for plot in plots[k : k + columns]) for k in range(0, len(plots), columns)]
+    names = _legend_names(plots)
+    legend = _legend_rows(names, width) * LEGEND_ROW + (8 if names else 0)
+    fixed = TOP_ROOM + TITLE_ROOM * len(rooms) + sum(rooms) + legend
+    height = fixed + look.PANEL_HEIGHT * len(rooms) if height is None else height
+    panel = max((height - fixed) / len(rooms), 40.0)
+    area = panel * len(rooms) + sum(rooms[:-1]) + TITLE_ROOM * (len(rooms) - 1)
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"shapes": [], "annotations": [], "width": width, "height": height}
+    seen: set[str] = set()
+    for k, plot in enumerate(plots):
+        row = k // columns
+        top = area - row * (panel + TITLE_ROOM) - sum(rooms[:row])
+        up = [round((top - panel) / area, 5), round(top / area, 5)]
+        _add(plot, k, across[k % columns], up, spans[k % columns], traces, layout, seen)
+    layout["margin"] = {"l": SIDE_ROOM, "r": 16, "t": TOP_ROOM + TITLE_ROOM, "b": rooms[-1] + legend}
+    layout["showlegend"] = bool(names)
+    layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": -(rooms[-1] + 6) / area, "yanchor": "top"}
+    return {"data": traces, "layout": layout}
+
+
+def fit_labels(plot: Plot, span: float) -> Plot:
+    """The panel with the names on its x axis (written "number<br>name") turned as far as ``span`` pixels demand."""
+    labels = plot.xaxis.get("ticktext")
+    if not labels:
+        return plot
+    widest = max(max(map(len, label.split("<br>"))) for label in labels) * LETTER
+    if widest + 6 <= span / len(labels):
+        return replace(plot, label_room=AXIS_ROOM + (LINE if any("<br>" in label for label in labels) else 0))
+    words = [label.replace("<br>", " ") for label in labels]
+    longest = max(map(len, words)) * LETTER
+    angle, drop = (-35, 0.57 * longest + LINE) if span / len(labels) >= 24 else (-90, longest)
+    return replace(
+        plot, xaxis={**plot.xaxis, "ticktext": words, "tickangle": angle}, label_room=round(AXIS_ROOM + drop - LINE + 4)
+    )
+
+
+def _share(k: int, n: int, gap: float, length: float) -> list[float]:
+    """The k-th of n equal parts of a length, with gaps (same units) between them, as fractions."""
+    part = (length - gap * (n - 1)) / n
+    return [round(k * (part + gap) / length, 5), round((k * (part + gap) + part) / length, 5)]
+
+
+def _add(
+    plot: Plot,
+    k: int,
+    across: list[float],
+    up: list[float],
+    span: float,
+    traces: list[dict[str, Any]],
+    layout: dict[str, Any],
+    seen: set[str],
+) -> None:
+    number = "" if k == 0 else str(2 * k + 1)
+    ids = {"x": f"x{number}", "y": f"y{number}", "y2": f"y{2 * k + 2}"}
+    if plot.yaxis2 is not None:  # its ticks and title need room within the panel's share of the width
+        across = [across[0], round(across[1] - (across[1] - across[0]) * SECOND_SCALE / span, 5)]
+        layout[f"yaxis{2 * k + 2}"] = {**plot.yaxis2, "overlaying": ids["y"], "anchor": ids["x"]}
+        layout[f"yaxis{2 * k + 2}"] |= {"side": "right", "tickmode": "auto"}
+    layout[f"xaxis{number}"] = {**plot.xaxis, "domain": across, "anchor": ids["y"]}
+    layout[f"yaxis{number}"] = {**plot.yaxis, "domain": up, "anchor": ids["x"]}
+    for trace in plot.traces:
+        own = {**trace, "xaxis": ids["x"], "yaxis": ids[trace.get("yaxis", "y")]}
+        if own.get("name") and own.get("showlegend", True):
+            own["showlegend"] = own["name"] not in seen
+            own.setdefault("legendgroup", own["name"])
+            seen.add(own["name"])
+        traces.append(own)
+    for kind, things in (("shapes", plot.shapes), ("annotations", plot.notes)):
+        layout[kind] += [{**thing, **{ref: _moved(thing[ref], ids) for ref in ("xref", "yref")}} for thing in things]
+    heading = {
+        "text": f"<b>{plot.title}</b>",
+        "xref": "paper",
+        "x": across[0],
+        "xanchor": "left",
+        "name": "panel title",
+    }
+    heading |= {"yref": "paper", "y": up[1], "yanchor": "bottom", "yshift": 6, "font": {"size": look.TITLE_SIZE}}
+    layout["annotations"].append({**heading, "showarrow": False})
+
+
+def _moved(ref: str, ids: dict[str, str]) -> str:
+    """ "x domain" of a panel as the figure calls it."""
+    axis, _, domain = ref.partition(" ")
+    return f"{ids[axis]} {domain}".strip()
+
+
+def _legend_names(plots: Sequence[Plot]) -> list[str]:
+    names = (t["name"] for plot in plots for t in plot.traces if t.get("name") and t.get("showlegend", True))
+    return list(dict.fromkeys(names))
+
+
+def _legend_rows(names: Sequence[str], width: float) -> int:
+    if not names:
+        return 0
+    entry = LEGEND_ENTRY + LETTER * max(map(len, names))
+    return -(-len(names) // max(1, int((width - 80) / entry)))
+
+
+def empty(title: str, message: str) -> Plot:
+    """A panel that says why it shows nothing."""
+    note = {"text": message, "xref": "x domain", "x": 0.5, "yref": "y domain", "y": 0.5, "showarrow": False}
+    hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "range": [0, 1]}
+    return Plot(
+        title, [{"type": "scatter", "x": [], "y": [], "showlegend": False}], dict(hidden), dict(hidden), notes=[note]
+    )
+
+
+def thinned(x: Floats, y: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
+    """At most ``most`` points of a line that look like all of them: the least and the largest of each stretch.
+
+    >>> x, y = thinned(np.arange(10_000.0), np.sin(np.arange(10_000.0)))
+    >>> len(x), float(x[0]), float(x[-1]), bool(y.max() > 0.9999)
+    (600, 0.0, 9999.0, True)
+    """
+    if len(x) <= most:
+        return x, y
+    inner = np.array_split(np.arange(1, len(x) - 1), (most - 2) // 2)
+    keep = [0]
+    for stretch in inner:
+        keep += sorted((int(stretch[y[stretch].argmin()]), int(stretch[y[stretch].argmax()])))
+    order = np.unique([*keep, len(x) - 1])
+    return x[order], y[order]
+
+
+def line(x: Floats, y: Floats, style: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A trace of the finite points; marked one by one while they are few."""
+    finite = np.isfinite(y)
+    few = int(finite.sum()) <= 30
+    x, y = thinned(x[finite], y[finite])
+    trace = {"type": "scatter", "x": x, "y": y, "mode": "lines+markers" if few else "lines", **more}
+    trace["line"] = {"width": look.LINE_WIDTH, **{key: style[key] for key in ("color", "dash") if key in style}}
+    trace["marker"] = {"size": 5, "color": style["color"], "symbol": style.get("symbol", "circle")}
+    return trace
+
+
+def level(y: float, text: str, side: str = "right") -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dashed line across a panel at a value, with its name: (shape, note)."""
+    shape = {
+        "type": "line",
+        "xref": "x domain",
+        "x0": 0,
+        "x1": 1,
+        "yref": "y",
+        "y0": y,
+        "y1": y,
+        "line": {"dash": "dash"},
+    }
+    note = {"text": text, "xref": "x domain", "x": 1 if side == "right" else 0, "yref": "y", "y": y, "showarrow": False}
+    note |= {"xanchor": side, "yanchor": "bottom"}
+    return shape, note

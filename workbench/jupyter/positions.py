@@ -1,0 +1,171 @@
+"""Panels in update order: what the predecessors' ratio does to agent after agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.jupyter import look
+from workbench.jupyter.plots import Floats, Plot, empty
+from workbench.jupyter.runs import Run, unit_label
+
+NEUTRAL = look.INKS["neutral"].muted  # for what belongs to no agent
+POSITION = "position in the update order"
+INDEPENDENT = "independent agents"
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The newest iteration's updates by position; NaN where a unit is still to be updated.
+
+    units  who stands where; ``columns`` the agent history's numbers, (n_units,) each
+    """
+
+    units: tuple[str, ...]
+    columns: dict[str, Floats]
+
+    @property
+    def places(self) -> Floats:
+        return np.arange(len(self.units), dtype=np.float64)
+
+    def independent_variance(self) -> Floats:
+        """mσ² as it would be if the agents' ratios were independent: Σ_{j<m} σ_j², with σ_j² = 2·KL_j.
+
+        For a log-ratio distributed N(−σ²/2, σ²) under the old policy, KL(old ‖ new) = σ²/2. (n_units,), 0 at first.
+        """
+        return np.concatenate([[0.0], np.cumsum(2 * self.columns["kl"])[:-1]])
+
+
+NUMBERS = ("kl", "clipped_fraction", "effective_sample_size", "m_variance")
+
+
+def newest(run: Run) -> Positions:
+    """The updates of the newest iteration that has any; its units stand in update order."""
+    iteration = run.column("updates", "iteration")
+    if not len(iteration):
+        return Positions((), {name: np.array([]) for name in NUMBERS})
+    rows = np.flatnonzero(iteration == iteration[-1])
+    units = [str(unit) for unit in run.updates["agent"][rows]]
+    if list(run.order[: len(units)]) == units:  # the order of this very iteration, with who is left at its end
+        units = list(run.order)
+    columns = {}
+    for name in NUMBERS:
+        values = np.full(len(units), np.nan)
+        values[: len(rows)] = run.column("updates", name)[rows]
+        columns[name] = values
+    return Positions(tuple(units), columns)
+
+
+def place_axis(run: Run, units: tuple[str, ...]) -> dict[str, Any]:
+    """The axis of positions: number and name of each unit."""
+    labels = [f"{k}<br>{unit_label(run.agents, unit)}" for k, unit in enumerate(units, 1)]
+    n = len(units)
+    ticks = {"tickvals": list(range(n)), "ticktext": labels, "range": [-0.6, n - 0.4], "showgrid": False}
+    return {"title": {"text": POSITION}, **ticks}
+
+
+def clipped_and_effective(run: Run) -> Plot:
+    """Bars: the clipped fraction of each agent's own ratio. Diamonds: the effective sample size of the preceding ratio,
+    (Σw)²/(N·Σw²), beside what it would be for independent agents, e^{−mσ²} (dashed)."""
+    title = "Clipping and effective sample size"
+    at = newest(run)
+    if not at.units:
+        return empty(title, "nothing yet: no agent has been updated")
+    if not np.isfinite(at.columns["clipped_fraction"]).any():  # a method that does not clip
+        return effective_sample_size(run)
+    if len(at.units) == 1:  # nobody precedes
+        return clipped_fraction(run)
+    scale = {"title": {"text": "effective sample size"}, "showgrid": False, "tickformat": "~%"}
+    traces = [_bars(run, at, "clipped_fraction"), *_effective(run, at, "y2")]
+    clipped = {"title": {"text": "clipped fraction"}, "rangemode": "tozero", "tickformat": "~%"}
+    return Plot(title, traces, place_axis(run, at.units), clipped, yaxis2=scale)
+
+
+def clipped_fraction(run: Run) -> Plot:
+    """Share of samples whose own ratio lies outside 1 ± ε, by position in the order."""
+    at = newest(run)
+    title = "Clipped fraction by position in the order"
+    if not np.isfinite(at.columns["clipped_fraction"]).any():
+        return empty(title, "nothing yet: no agent has been updated" if not at.units else f"{run.name} does not clip")
+    scale = {"title": {"text": "share with |r − 1| > ε"}, "rangemode": "tozero", "tickformat": "~%"}
+    return Plot(title, [_bars(run, at, "clipped_fraction")], place_axis(run, at.units), scale)
+
+
+def effective_sample_size(run: Run) -> Plot:
+    """(Σw)²/(N·Σw²) of the preceding ratio w, by position; dashed: e^{−mσ²}, were the agents' ratios independent."""
+    at = newest(run)
+    title = "Effective sample size of the preceding ratio"
+    if not at.units:
+        return empty(title, "nothing yet: no agent has been updated")
+    scale = {"title": {"text": "(Σw)² / (N·Σw²)"}, "tickformat": "~%"}
+    return Plot(title, _effective(run, at, "y"), place_axis(run, at.units), scale)
+
+
+def m_variance(run: Run) -> Plot:
+    """Var(M) by position; dashed: Var(A)·e^{mσ²}, were the agents' ratios independent of each other and of A."""
+    at = newest(run)
+    if not at.units:
+        return empty("Variance of M", "nothing yet: no agent has been updated")
+    first = at.columns["m_variance"][0]
+    reference = _reference(at.places, first * np.exp(at.independent_variance()), "Var(A)·exp(mσ²)")
+    traces = [_marks(run, at, "m_variance", "Var(M)", "y"), reference]
+    scale = {"title": {"text": "Var(M), with Var(A) first"}}
+    return Plot("Variance of M by position in the order", traces, place_axis(run, at.units), scale)
+
+
+def _colors(run: Run, at: Positions) -> list[str]:
+    return [look.agent_color(run.agents, unit) for unit in at.units]
+
+
+def _names(run: Run, at: Positions) -> list[str]:
+    return [unit_label(run.agents, unit) for unit in at.units]
+
+
+def _bars(run: Run, at: Positions, column: str) -> dict[str, Any]:
+    colors = _colors(run, at)
+    return {
+        "type": "bar",
+        "x": at.places,
+        "y": at.columns[column],
+        "width": 0.62,
+        "marker": {"color": [look.faded(c, 0.4) for c in colors], "line": {"color": colors, "width": 1.4}},
+        "showlegend": False,
+        "text": _names(run, at),
+        "textposition": "none",
+        "hovertemplate": "%{y:.2%}<extra>%{text}</extra>",
+    }
+
+
+def _effective(run: Run, at: Positions, axis: str) -> list[dict[str, Any]]:
+    marks = _marks(run, at, "effective_sample_size", "effective sample size", axis)
+    reference = _reference(at.places, np.exp(-at.independent_variance()), "exp(−mσ²)")
+    return [reference | {"yaxis": axis}, marks]
+
+
+def _marks(run: Run, at: Positions, column: str, name: str, axis: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": at.places,
+        "y": at.columns[column],
+        "yaxis": axis,
+        "name": name,
+        "line": {"color": NEUTRAL, "width": 1.4},
+        "marker": {"color": _colors(run, at), "size": 10, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
+        "text": _names(run, at),
+        "hovertemplate": f"{name} %{{y:.4g}}<extra>%{{text}}</extra>",
+    }
+
+
+def _reference(x: Floats, y: Floats, formula: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "name": INDEPENDENT,
+        "line": {"color": NEUTRAL, "width": 1.4, "dash": "dash"},
+        "hovertemplate": f"{formula}: %{{y:.4g}}<extra>{INDEPENDENT}</extra>",
+    }

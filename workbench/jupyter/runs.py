@@ -1,0 +1,104 @@
+"""What the views draw of a run, as plain columns: read from a trainer, or from anything with the same attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[Any]
+Columns = Mapping[str, Column]
+
+STANDARDIZED = "standard deviations of A"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as far as it has come.
+
+    name         what the legend calls it
+    agents       the agents' names, in the environment's order (their colours go by it)
+    order        the units of the newest iteration in update order; () before the first
+    iterations   the columns of ``trainer.history``
+    updates      the columns of ``trainer.agent_history``
+    evaluations  the columns of ``trainer.evaluations``
+    m_factors    {agent: (n_steps, n_envs)} in update order
+    max_kl       δ, where the method has one
+    unit         of advantages, and so of M
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    order: tuple[str, ...] = ()
+    iterations: Columns = field(default_factory=dict)
+    updates: Columns = field(default_factory=dict)
+    evaluations: Columns = field(default_factory=dict)
+    m_factors: Mapping[str, Column] = field(default_factory=dict)
+    max_kl: float | None = None
+    unit: str = STANDARDIZED
+
+    def column(self, table: str, name: str) -> npt.NDArray[np.float64]:
+        """A column of a table ("iterations", "updates", "evaluations") as floats; NaN where the run lacks it."""
+        columns: Columns = getattr(self, table)
+        if name in columns:
+            return np.asarray(columns[name], dtype=np.float64)
+        return np.full(len(next(iter(columns.values()), ())), np.nan)
+
+
+def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
+    """The columns of one trainer; the M-factors, which are large, only where asked for."""
+    return Run(
+        name=name if name is not None else str(getattr(trainer, "method", "run")),
+        agents=tuple(trainer.env.agents),
+        order=tuple(trainer.iteration_order),
+        iterations=_columns(trainer.history),
+        updates=_columns(trainer.agent_history),
+        evaluations=_columns(trainer.evaluations),
+        m_factors=trainer.m_factors if m_factors else {},
+        **settings_shown(trainer),
+    )
+
+
+def read_all(trainers: Any) -> list[Run]:
+    """The runs of one trainer, of {name: trainer}, or of a sequence of trainers (named by method and number)."""
+    if isinstance(trainers, Mapping):
+        return [read(trainer, str(name)) for name, trainer in trainers.items()]
+    if hasattr(trainers, "agent_history"):
+        return [read(trainers)]
+    if isinstance(trainers, Iterable) and not isinstance(trainers, str):
+        several = list(trainers)
+        if all(hasattr(trainer, "agent_history") for trainer in several):
+            return [read(trainer, f"{getattr(trainer, 'method', 'run')} {i}") for i, trainer in enumerate(several, 1)]
+    raise TypeError(
+        f"got {trainers!r}; expected a trainer, a sequence of trainers, or a mapping such as "
+        '{"ε = 0.2": trainer, "ε = 0.05": fork}.'
+    )
+
+
+def settings_shown(trainer: Any) -> dict[str, Any]:
+    """The settings that a ``Run`` carries."""
+    standardized = getattr(trainer.settings, "standardize_advantages", True)
+    max_kl = getattr(trainer.settings, "max_kl", None)
+    return {"max_kl": None if max_kl is None else float(max_kl), "unit": STANDARDIZED if standardized else "return"}
+
+
+def _columns(table: Any) -> dict[str, Column]:
+    return {str(name): table[name].to_numpy() for name in table.columns}
+
+
+def unit_label(agents: Sequence[str], unit: str) -> str:
+    """How a unit is called on an axis: an agent by its name, agents with one policy together.
+
+    >>> unit_label(("a", "b", "c"), "b"), unit_label(("a", "b", "c"), "a+c"), unit_label(("a", "b", "c"), "a+b+c")
+    ('b', 'a + c', 'all 3 agents')
+    """
+    members = unit.split("+") if unit not in agents else [unit]
+    return f"all {len(agents)} agents" if len(members) == len(agents) > 1 else " + ".join(members)
+
+
+def members(agents: Sequence[str], units: Iterable[str]) -> list[str]:
+    """The agents of some units, one after another."""
+    return [agent for unit in units for agent in ([unit] if unit in agents else unit.split("+"))]
