@@ -6,13 +6,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import envs, errors, theory
-from workbench.recipes import happo, hatrpo, load, mappo, options
+from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
 
 if TYPE_CHECKING:
     from workbench.jupyter import views as views
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "envs", "errors", "happo", "hatrpo", "load", "mappo", "options", "theory", "views"]
+__all__ = [
+    "__version__",
+    "envs",
+    "errors",
+    "haa2c",
+    "happo",
+    "hatrpo",
+    "ippo",
+    "load",
+    "mappo",
+    "options",
+    "shared_ppo",
+    "theory",
+    "views",
+]
 
 # Widgets and plotting are loaded when they are first asked for, so that training on a cluster owes them nothing.
 _LAZY = {"views": "workbench.jupyter.views"}

@@ -17,15 +17,18 @@ from workbench.networks import Mlp, ParameterVector
 from workbench.phases import CENTRAL, Method, Setup, State
 from workbench.randomness import Streams
 from workbench.rollout import Running
-from workbench.settings import ClippedSettings, Settings, TrustRegionSettings
+from workbench.settings import ClippedSettings, GradientSettings, Settings, SharedSettings, TrustRegionSettings
 from workbench.team import Team
 from workbench.trainer import Trainer
-from workbench.updates import clipped_update, trust_region_update
+from workbench.updates import clipped_update, plain_update, trust_region_update
 
 METHODS = {
     "happo": Method("HAPPO", ClippedSettings, clipped_update),
     "hatrpo": Method("HATRPO", TrustRegionSettings, trust_region_update),
+    "haa2c": Method("HAA2C", GradientSettings, plain_update),
     "mappo": Method("MAPPO", ClippedSettings, clipped_update, sequential=False),
+    "ippo": Method("IPPO", ClippedSettings, clipped_update, sequential=False, critic="observation"),
+    "shared_ppo": Method("shared PPO", SharedSettings, clipped_update, sequential=False),
 }
 
 
@@ -49,13 +52,43 @@ def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("hatrpo", env, seed, settings)
 
 
-def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
-    """MAPPO with one policy an agent: the clipped update on A alone, every agent as if the others stood still.
+def haa2c(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """HAA2C: one agent after another ascends E[r·M] with no clip, M = Π_{j<m}(π_new/π_old) · A.
 
-    The same settings as ``happo``; the order then changes nothing but who comes first. Source: Yu et al., The
-    Surprising Effectiveness of PPO in Cooperative Multi-Agent Games, NeurIPS 2022 (arXiv 2103.01955).
+    HAPPO's settings but for ``clip_epsilon``; the learning rate and ``epochs=5`` alone bound how far r goes. Source:
+    Zhong et al., Heterogeneous-Agent Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
+    """
+    return make_trainer("haa2c", env, seed, settings)
+
+
+def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """MAPPO: every agent ascends E[min(r·A, clip(r, 1 ± ε)·A)] as if the others stood still; one critic sees the state.
+
+    Most of ``happo``'s settings; the order changes nothing but who comes first. ``sharing="shared"`` gives all agents
+    one policy, which sees their number; groups of agents, such as ``sharing=[["agent_0", "agent_1"], ["agent_2"]]``,
+    share one each. Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
+    NeurIPS 2022 (arXiv 2103.01955).
     """
     return make_trainer("mappo", env, seed, settings)
+
+
+def ippo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """IPPO: MAPPO in which each agent has a critic of its own, V(oⁱ), on what it alone observes.
+
+    The same settings as ``mappo``. Source: de Witt et al., Is Independent Learning All You Need in the StarCraft
+    Multi-Agent Challenge?, 2020 (arXiv 2011.09533).
+    """
+    return make_trainer("ippo", env, seed, settings)
+
+
+def shared_ppo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
+    """Shared PPO: one policy π(a|o, i) for all agents ascends the clipped surrogate on all of their samples.
+
+    The agent's number i is a one-hot vector after its observation; ``agent_id=False`` leaves it out, and the agents are
+    then truly alike. Agents whose spaces differ are refused with what differs; ``sharing`` may name groups of agents
+    that each share a policy. On ``theory.sharing_game(n)`` agents truly alike reach no more than 2/2ⁿ of the optimum.
+    """
+    return make_trainer("shared_ppo", env, seed, settings)
 
 
 def options(method: str) -> dict[str, str]:

@@ -121,6 +121,15 @@ def any_sharing(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(tuple(group) for group in value)
 
 
+def some_sharing(value: Any) -> Any:
+    """ "shared" or groups of agents."""
+    if value == "separate":
+        raise ValueError(
+            "'shared' or groups of agents; with a policy for each agent the method is MAPPO: wb.mappo(env)"
+        )
+    return any_sharing(value)
+
+
 def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> Any:
     """A field with its check, its meaning, and whether it may be changed under way."""
     return field(default=default, metadata={"check": check, "meaning": meaning, "live": live})
@@ -231,6 +240,13 @@ class ClippedSettings(GradientSettings):
     """What methods with a clipped surrogate add."""
 
     clip_epsilon: float = setting(0.2, number(0, 1, open_ends=True), "clip ε of the agent's own ratio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings(ClippedSettings):
+    """What methods change whose agents share one policy."""
+
+    sharing: Any = setting("shared", some_sharing, "'shared', or groups of agents", live=False)
 
 
 @dataclass(frozen=True, kw_only=True)
