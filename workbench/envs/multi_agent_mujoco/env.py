@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium
-import mujoco
 import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
-from workbench.envs.multi_agent_mujoco.engine import (
-    CONTACT_FORCES,
-    BatchEngine,
-    Engine,
-    ThreadedEngine,
-    usable_cpus,
-    without_idle_features,
-)
-from workbench.envs.multi_agent_mujoco.observations import StandardisedState
-from workbench.envs.multi_agent_mujoco.partitions import PARTITIONS
-from workbench.envs.multi_agent_mujoco.robots import ROBOTS
-from workbench.errors import unknown_name
-
-_ASSETS = resources.files("gymnasium") / "envs" / "mujoco" / "assets"
+from workbench.envs.multi_agent_mujoco import generators
+from workbench.envs.multi_agent_mujoco.actions import Steering
+from workbench.envs.multi_agent_mujoco.design import Design, Factorization
+from workbench.envs.multi_agent_mujoco.engine import Floats
+from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, WholeState
+from workbench.envs.multi_agent_mujoco.partitions import OwnedActuator, owned_actuator
 
 
 class MujocoTeamEnv(TeamEnv):
-    """A batch of ``n_envs`` copies of one robot, stepped on ``n_threads`` threads."""
+    """``n_envs`` copies of a MuJoCo robot, its joints shared out among agents who are paid together.
+
+    Observations, rewards, ends of episodes and resets equal Gymnasium's environment of the same name to the last bit:
+    environment i is Gymnasium's, seeded with ``seed + i`` and reset whenever an episode ends.
+
+    Parameters
+    ----------
+    scenario             Ant, HalfCheetah, Hopper, Humanoid, HumanoidStandup, Swimmer, Walker2d, ManySegmentAnt (or
+                         ManyAgentAnt) or ManySegmentSwimmer (or ManyAgentSwimmer)
+    agent_conf           who moves which joints, such as "4x2", four agents with two joints each; None: one moves all
+    n_envs               number of copies, stepped together; 20 by default
+    agent_obsk           None: as in the papers, every agent observes the whole state and its own number. k ≥ 0: its own
+                         joints and those at most k steps away, as ``mamujoco_v1`` of gymnasium-robotics computes it
+    standardize          (x − mean) / std of each vector, observations and state, as float32; else raw, as float64. By
+                         default standardized if ``agent_obsk`` is None, as in the papers
+    agent_factorization  your own partition: {agent: joints}, or a sequence of joints for each agent, joints by name or
+                         actuators by name or number; or the mapping that gymnasium-robotics takes under this name
+    local_categories     for k ≥ 0, what is observed of joints 0, 1 … steps away, the last also of those beyond; by
+                         default as in ``mamujoco_v1``, without what the keywords below leave out
+    global_categories    for k ≥ 0, what every agent observes of the root: "qpos", "qvel"
+    max_episode_steps    episodes are truncated after as many steps; 1000 by default, None: never
+    version              "v5", or "v4" for Gymnasium's older rules
+    n_threads            threads that step the copies; by default one for each usable CPU. Changes no result
+    contact_forces       how forces of contacts are computed where Ant or Humanoid needs them: "native", on MuJoCo's
+                         threads, "portable", on Python's, or "auto": native if it passes its test here. Same results
+    keywords             those of Gymnasium's environment, such as ``ctrl_cost_weight``, with Gymnasium's defaults
+
+    ``TimeStep.info`` holds Gymnasium's own ``observation`` (n_envs, size) float64, the true last one where an episode
+    ended, and, after a step, ``x_position``, ``x_velocity`` and the terms of the reward as Gymnasium's v5 names them.
+    Observations of the whole state are views of one array (n_agents, n_envs, size).
+
+    Raises ``UnknownNameError`` for unknown names and ``ValueError`` for values of no use.
+
+    >>> env = MujocoTeamEnv("Ant", "4x2", n_envs=3)
+    >>> env
+    MujocoTeamEnv('Ant', '4x2', n_envs=3): 4 agents, observations (109,), actions (2,), state (105,)
+    >>> [owned.joint for owned in env.partition["agent_0"]]
+    ['hip_1', 'ankle_1']
+    >>> step = env.reset(seed=0)
+    >>> step = env.step({agent: np.zeros((3, 2), np.float32) for agent in env.agents})
+    >>> step.reward.shape, step.info["reward_forward"].shape, step.info["observation"].shape
+    ((3,), (3,), (3, 105))
+    """
 
     def __init__(
         self,
@@ -37,133 +69,160 @@ class MujocoTeamEnv(TeamEnv):
         *,
         n_envs: int = 20,
         agent_obsk: int | None = None,
+        standardize: bool | None = None,
+        agent_factorization: Factorization | None = None,
+        local_categories: Sequence[Sequence[str]] | None = None,
+        global_categories: Sequence[str] | None = None,
         max_episode_steps: int | None = 1000,
-        n_threads: int | None = None,
         version: str = "v5",
+        n_threads: int | None = None,
+        contact_forces: str = "auto",
         **keywords: Any,
     ) -> None:
-        if scenario not in ROBOTS:
-            raise unknown_name("scenario", scenario, ROBOTS)
-        if agent_conf not in PARTITIONS[scenario]:
-            raise unknown_name(f"partition of {scenario}", agent_conf, PARTITIONS[scenario])
-        defaults = ROBOTS[scenario].keywords[version]
-        for keyword in keywords:
-            if keyword not in defaults:
-                raise unknown_name(f"keyword of {scenario}", keyword, [*defaults, "max_episode_steps"])
-        self.scenario, self.agent_conf, self.n_envs = scenario, agent_conf, n_envs
-        self._max_episode_steps = max_episode_steps
-        options = defaults | keywords
-        self.robot = ROBOTS[scenario](version, options)
-        model = mujoco.MjModel.from_xml_path(str(_ASSETS / ROBOTS[scenario].xml_files[version]))
-        model = without_idle_features(model)
-        fields = self.robot.needed_fields
-        kind = ThreadedEngine if CONTACT_FORCES in fields else BatchEngine
-        self.engine: Engine = kind(model, n_envs, n_threads or usable_cpus(), options.get("frame_skip", 5), fields)
+        self._design = design = Design(
+            scenario=scenario,
+            agent_conf=agent_conf,
+            n_envs=n_envs,
+            agent_obsk=agent_obsk,
+            standardize=standardize,
+            agent_factorization=agent_factorization,
+            local_categories=local_categories,
+            global_categories=global_categories,
+            max_episode_steps=max_episode_steps,
+            version=version,
+            n_threads=n_threads,
+            contact_forces=contact_forces,
+            keywords=keywords,
+        )
+        self.scenario = design.rules.name
+        self.n_envs = n_envs
+        self.model = design.model()
+        self._shares = design.shares(self.model)
+        self.agents = tuple(self._shares)
+        self.robot = design.robot()
+        features = design.features(self.model, self.robot, self._shares)
+        self.engine = design.engine(self.model, self.robot, features)
         self.robot.attach(self.engine)
-        self._share(model, PARTITIONS[scenario][agent_conf])
-        self._observer = StandardisedState(self.robot.observation_size, self.agents)
+        self._steering = Steering(self.model, self._shares, n_envs)
+        state_size = self.robot.observation_size
+        self._observer: Observer = (
+            WholeState(self.agents, state_size, design.standardized)
+            if features is None
+            else NearbyJoints(features, self.engine, state_size, design.standardized)
+        )
+        self.action_spaces = self._steering.action_spaces
         self.observation_spaces = self._observer.observation_spaces
         self.state_space = self._observer.state_space
-        self._generators = [np.random.default_rng() for _ in range(n_envs)]
+        self._last_step = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
+        self._generators = generators.seeded(None, n_envs)
         self._elapsed = np.zeros(n_envs, np.int64)
-
-    def _share(self, model: mujoco.MjModel, parts: tuple[tuple[str, ...], ...]) -> None:
-        actuator_of = {model.joint(int(model.actuator_trnid[i, 0])).name: i for i in range(model.nu)}
-        self.agents = tuple(f"agent_{i}" for i in range(len(parts)))
-        self._columns = {
-            agent: np.array([actuator_of[joint] for joint in part])
-            for agent, part in zip(self.agents, parts, strict=True)
-        }
-        low, high = model.actuator_ctrlrange.astype(np.float32).T
-        self.action_spaces = {
-            agent: gymnasium.spaces.Box(low[columns], high[columns], dtype=np.float32)
-            for agent, columns in self._columns.items()
-        }
+        self._place = self.robot.place()
+        self._ready = False
 
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:
-            self._generators = [
-                np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed + i))) for i in range(self.n_envs)
-            ]
-        self._before = np.empty_like(self.robot.place())
-        self._begin(np.arange(self.n_envs))
-        raw = self.robot.observe()
-        observations, state = self._observer(raw)
-        none = np.zeros(self.n_envs, np.bool_)
-        return TimeStep(observations, state, np.zeros(self.n_envs), none, none.copy(), info={"observation": raw})
+            self._generators = generators.seeded(seed, self.n_envs)
+        self._start(np.arange(self.n_envs))
+        self._ready = True
+        state = self.robot.observe()
+        never = np.zeros(self.n_envs, np.bool_)
+        return TimeStep(*self._observer(state), np.zeros(self.n_envs), never, never.copy(), info={"observation": state})
 
-    def _begin(self, envs: npt.NDArray[np.intp]) -> None:
+    def _start(self, envs: npt.NDArray[np.intp]) -> None:
+        """Begin a new episode in ``envs``."""
         starts = [self.robot.draw(self._generators[env]) for env in envs]
         qpos, qvel = (np.stack(parts) for parts in zip(*starts, strict=True))
         self.engine.reset(envs, qpos, qvel)
-        self._before[envs] = self.robot.place(envs)
+        self._place[envs] = self.robot.place(envs)
         self._elapsed[envs] = 0
 
     def step(self, actions: Actions) -> TimeStep:
-        joint_action = self._joint_action(actions)
+        joint_action = self._steering(actions)
+        if not self._ready:
+            raise RuntimeError("step() on an environment that was closed or never reset: call reset() first.")
         self.engine.ctrl[:] = joint_action
         self.engine.step()
         self._elapsed += 1
-        after = self.robot.place()
-        reward, terminated, terms = self.robot.judge(joint_action, self._before, after)
-        self._before = after
-        truncated = (self._elapsed >= self._max_episode_steps) & ~terminated
-        raw = self.robot.observe()
-        info = {"observation": raw, **terms}
-        final = None
+        before, self._place = self._place, self.robot.place()
+        reward, terminated, terms = self.robot.judge(joint_action, before, self._place)
+        truncated = (self._elapsed >= self._last_step) & ~terminated
+        state = self.robot.observe()
+        info = {"observation": state, **terms}
         ended = np.flatnonzero(terminated | truncated)
+        final = None
         if ended.size:
-            final = Final(ended, *self._observer(raw[ended]))
-            self._begin(ended)
-            raw = raw.copy()
-            raw[ended] = self.robot.observe(ended)
-        observations, state = self._observer(raw)
-        return TimeStep(observations, state, reward, terminated, truncated, final, info=info)
-
-    def _joint_action(self, actions: Actions) -> npt.NDArray[Any]:
-        given = [np.asarray(actions[agent]) for agent in self.agents]
-        single = all(action.dtype == np.float32 for action in given)
-        joint_action = np.empty((self.n_envs, self.engine.model.nu), np.float32 if single else np.float64)
-        for agent, action in zip(self.agents, given, strict=True):
-            expected = (self.n_envs, len(self._columns[agent]))
-            if action.shape != expected:
-                raise ValueError(f"the action of {agent!r} has shape {action.shape}, not {expected}")
-            joint_action[:, self._columns[agent]] = action
-        if not np.isfinite(joint_action).all():
-            raise ValueError("an action is not finite")
-        return joint_action
+            final = Final(ended, *self._observer(state[ended], ended))
+            self._start(ended)
+            state = state.copy()
+            state[ended] = self.robot.observe(ended)
+        return TimeStep(*self._observer(state), reward, terminated, truncated, final, info=info)
 
     def snapshot(self) -> Snapshot:
-        words = np.empty((self.n_envs, 6), np.uint64)
-        for row, generator in zip(words, self._generators, strict=True):
-            pcg: Any = generator.bit_generator.state
-            state, increment = pcg["state"]["state"], pcg["state"]["inc"]
-            row[:] = (
-                *(state >> 64, state & (2**64 - 1), increment >> 64, increment & (2**64 - 1)),
-                *(pcg["has_uint32"], pcg["uinteger"]),
-            )
         return {
             "physics": self.engine.save(),
-            "before": self._before.copy(),
+            "place": self._place.copy(),
             "elapsed": self._elapsed.copy(),
-            "generators": words,
+            "generators": generators.packed(self._generators),
+            "ready": np.array([self._ready]),
         }
 
     def restore(self, snapshot: Snapshot) -> None:
-        self.engine.load(snapshot["physics"])
-        self._before = np.array(snapshot["before"])
+        """Go back to a ``snapshot()``, of this or of another environment of the same kind, on any number of threads.
+
+        Raises ``ValueError`` for what is no snapshot of such an environment, and changes nothing then.
+        """
+        for name, own in self.snapshot().items():
+            given = snapshot.get(name)
+            if given is None or np.shape(given) != own.shape:
+                found = "is missing" if given is None else f"has shape {np.shape(given)}"
+                raise ValueError(
+                    f"no snapshot of {self!r}: {name!r} {found}, expected shape {own.shape}. "
+                    "Restore into an environment made with the same arguments."
+                )
+        self.engine.load(np.asarray(snapshot["physics"]))
+        self._place = np.array(snapshot["place"])
         self._elapsed = np.array(snapshot["elapsed"])
-        for generator, row in zip(self._generators, snapshot["generators"].tolist(), strict=True):
-            generator.bit_generator.state = {
-                "bit_generator": "PCG64",
-                "state": {"state": row[0] << 64 | row[1], "inc": row[2] << 64 | row[3]},
-                "has_uint32": row[4],
-                "uinteger": row[5],
-            }
+        generators.unpack(np.asarray(snapshot["generators"]), self._generators)
+        self._ready = bool(np.all(snapshot["ready"]))
 
     @property
-    def description(self) -> dict[str, Any]:
-        return {"kind": "mujoco", "scenario": self.scenario, "agent_conf": self.agent_conf, "n_envs": self.n_envs}
+    def description(self) -> dict[str, Any] | None:
+        return self._design.description
+
+    def remake(self, n_envs: int) -> MujocoTeamEnv:
+        return MujocoTeamEnv(**{**self._design.arguments, "n_envs": n_envs})
+
+    @property
+    def partition(self) -> dict[str, tuple[OwnedActuator, ...]]:
+        """{agent: what it moves}, in the order of its action: number of the actuator, name of the joint, body moved."""
+        return {
+            agent: tuple(owned_actuator(self.model, actuator) for actuator in actuators)
+            for agent, actuators in self._shares.items()
+        }
+
+    @property
+    def positions(self) -> Floats:
+        """(n_envs, nq) float64, every copy's generalised positions now, as a viewer of ``model`` wants them. A copy."""
+        return self.engine.qpos.copy()
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Simulated time of one step."""
+        return self.robot.dt
 
     def close(self) -> None:
+        self._ready = False
         self.engine.close()
+
+    def __repr__(self) -> str:
+        conf = "" if self._design.agent_conf is None else f", {self._design.agent_conf!r}"
+        observations = _shapes(self.observation_spaces)
+        actions = _shapes(self.action_spaces)
+        return (
+            f"MujocoTeamEnv({self.scenario!r}{conf}, n_envs={self.n_envs}): {len(self.agents)} agents, "
+            f"observations {observations}, actions {actions}, state {self.state_space.shape}"
+        )
+
+
+def _shapes(spaces: Mapping[str, Any]) -> str:
+    return " or ".join(dict.fromkeys(str(space.shape) for space in spaces.values()))

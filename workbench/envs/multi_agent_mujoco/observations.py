@@ -1,50 +1,115 @@
-"""What each agent observes."""
+"""What each agent observes, and what the critic does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
 
-from workbench.envs.multi_agent_mujoco.engine import Floats
+from workbench.envs.multi_agent_mujoco.engine import ALL, Engine, Floats, Rows
+from workbench.envs.multi_agent_mujoco.graphs import Features
 
-Singles = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float32] | Floats
 
 
-def standardise(vectors: Floats) -> Floats:
-    """(x − mean(x)) / std(x) along the last axis; a constant vector becomes zeros."""
-    centred = vectors - vectors.mean(axis=-1, keepdims=True)
+def standardize(vectors: Floats) -> Floats:
+    """(x − mean(x)) / std(x) along the last axis; vectors without spread become zeros."""
+    centred: Floats = vectors - vectors.mean(axis=-1, keepdims=True)
     deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True))
-    return centred / np.where(deviation > 0, deviation, 1.0)
+    deviation[deviation == 0] = 1.0
+    centred /= deviation
+    return centred
 
 
-class StandardisedState:
-    """The papers' observations: everyone sees the whole state and who they are, each vector standardised by itself.
+class Observer(ABC):
+    """Turns Gymnasium's observation, which is the team's state, into what the agents see.
 
-    o_i = standardise([s, onehot(i)]),  the critic's state is standardise(s); float32.
-
-    The observations of all agents are views of one fresh array (n_agents, n, size).
+    sizes         {agent: length of its observation}
+    standardized  whether every vector is standardized by itself, float32; else raw, float64
     """
 
-    def __init__(self, state_size: int, agents: Sequence[str]) -> None:
-        self._agents = tuple(agents)
-        size = state_size + len(agents)
-        self.observation_spaces = {agent: Box(-np.inf, np.inf, (size,), np.float32) for agent in agents}
-        self.state_space = Box(-np.inf, np.inf, (state_size,), np.float32)
+    def __init__(self, sizes: Mapping[str, int], state_size: int, standardized: bool) -> None:
+        dtype = np.float32 if standardized else np.float64
+        self.standardized = standardized
+        self.observation_spaces = {agent: Box(-np.inf, np.inf, (size,), dtype) for agent, size in sizes.items()}
+        self.state_space = Box(-np.inf, np.inf, (state_size,), dtype)
 
-    def __call__(self, state: Floats) -> tuple[dict[str, Singles], Singles]:
-        n, state_size = state.shape
+    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
+        """Observations and state of ``envs``, whose Gymnasium observations are ``state``. Fresh memory."""
+        shown = standardize(state).astype(np.float32) if self.standardized else state.copy()
+        return self.observe(state, envs), shown
+
+    @abstractmethod
+    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
+        """{agent: (n, size)}."""
+
+
+class WholeState(Observer):
+    """The papers' observations: everyone sees the whole state and who they are.
+
+    o_i = [s, onehot(i)], standardized by itself unless asked otherwise. The observations of all agents are views of one
+    array (n_agents, n, size).
+    """
+
+    def __init__(self, agents: tuple[str, ...], state_size: int, standardized: bool) -> None:
+        super().__init__(dict.fromkeys(agents, state_size + len(agents)), state_size, standardized)
+        self._agents = agents
+        self._who = np.arange(len(agents))
+
+    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
+        n, size = state.shape
         n_agents = len(self._agents)
-        # All agents' vectors hold the same values but for where the 1 stands, so they share mean and deviation.
-        shared = np.zeros((n, state_size + n_agents))
-        shared[:, :state_size] = state
-        shared[:, state_size] = 1.0
-        shared = standardise(shared)
-        stacked = np.empty((n_agents, n, state_size + n_agents), np.float32)
-        stacked[:, :, :state_size] = shared[:, :state_size]
-        stacked[:, :, state_size:] = shared[:, state_size + 1 : state_size + 2]
-        who = np.arange(n_agents)
-        stacked[who, :, state_size + who] = shared[:, state_size]
-        return dict(zip(self._agents, stacked, strict=True)), standardise(state).astype(np.float32)
+        # Agents' vectors hold the same values, only the 1 stands elsewhere: they share one mean and one deviation.
+        vector = np.zeros((n, size + n_agents))
+        vector[:, :size] = state
+        vector[:, -1] = 1.0
+        if self.standardized:
+            vector = standardize(vector)
+        stacked = np.empty((n_agents, n, size + n_agents), np.float32 if self.standardized else np.float64)
+        stacked[0] = vector
+        stacked[1:] = stacked[0]
+        stacked[:, :, size:] = vector[:, size, None] if n_agents > 1 else 0.0
+        stacked[self._who, :, size + self._who] = vector[:, -1]
+        return dict(zip(self._agents, stacked, strict=True))
+
+
+class NearbyJoints(Observer):
+    """Each agent sees its own joints and those at most k steps away in the robot's graph, as ``mamujoco_v1`` does."""
+
+    def __init__(self, features: Mapping[str, Features], engine: Engine, state_size: int, standardized: bool) -> None:
+        sizes = {agent: len(observed) for agent, observed in features.items()}
+        super().__init__(sizes, state_size, standardized)
+        self._engine = engine
+        self._derived = sorted(derived_fields(features))
+        starts, end = {"qpos": 0, "qvel": engine.model.nq}, engine.model.nq + engine.model.nv
+        for name in self._derived:
+            starts[name], end = end, end + engine.fields[name][0].size
+        self._columns = {
+            agent: np.array([starts[feature.field] + feature.element for feature in observed])
+            for agent, observed in features.items()
+        }
+        self._limits = {
+            agent: np.array([(feature.low, feature.high) for feature in observed]).T
+            for agent, observed in features.items()
+            if any(np.isfinite((feature.low, feature.high)).any() for feature in observed)
+        }
+
+    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
+        motion = self._engine.motion[envs]
+        derived = [self._engine.fields[name][envs].reshape(len(motion), -1) for name in self._derived]
+        everything = np.concatenate([motion, *derived], axis=1)
+        observations: dict[str, Values] = {}
+        for agent, columns in self._columns.items():
+            seen = everything.take(columns, axis=1)
+            if agent in self._limits:
+                np.clip(seen, *self._limits[agent], out=seen)
+            observations[agent] = standardize(seen).astype(np.float32) if self.standardized else seen
+        return observations
+
+
+def derived_fields(features: Mapping[str, Features]) -> set[str]:
+    """The ``MjData`` fields, beside positions and velocities, that ``features`` read."""
+    return {feature.field for observed in features.values() for feature in observed} - {"qpos", "qvel"}

@@ -9,7 +9,6 @@ the friction it had in ``v2``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import mujoco
@@ -17,208 +16,290 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.multi_agent_mujoco.engine import ALL, CONTACT_FORCES, Engine, Floats, Rows
+from workbench.envs.multi_agent_mujoco.keywords import Keywords
 
+Bools = npt.NDArray[np.bool_]
 Terms = dict[str, Floats]
-Verdict = tuple[Floats, npt.NDArray[np.bool_], Terms]
-Keywords = dict[str, Any]
+Verdict = tuple[Floats, Bools, Terms]
+Limits = tuple[float, float]
+
+
+def _squares(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Σ x² of each row, in the rows' dtype and in the order in which NumPy adds up one such row."""
+    total: npt.NDArray[Any] = np.square(values).reshape(len(values), -1).sum(axis=1)
+    return total
 
 
 class Robot(ABC):
     """One scenario's rules over all simulations of an engine.
 
-    Class attributes
-    ----------------
-    keywords        {version: {keyword: default}}, those of Gymnasium's environment
-    xml_files       {version: file among Gymnasium's assets}
-    skipped         how many positions are left out of the observation by default (the robot's place in the world)
-    velocity_limit  joint velocities are clipped to ± this in the observation, or None
+    skipped            how many positions are left out of the observation by default: the robot's place in the world
+    velocity_limit     joint velocities are clipped to ± this in the observation, or None
+    normal_velocities  whether episodes start with normally, rather than uniformly, distributed velocities
+    observed           (field, first row observed, limits) of what is observed beyond positions and velocities
+    contact_priced     whether the forces of contacts have a price in the reward
     """
 
-    keywords: ClassVar[Mapping[str, Keywords]]
-    xml_files: ClassVar[Mapping[str, str]]
     skipped: ClassVar[int] = 1
     velocity_limit: ClassVar[float | None] = None
+    normal_velocities: ClassVar[bool] = False
+    contact_priced: bool = False
 
     def __init__(self, version: str, options: Keywords) -> None:
         self.version = version
         self.options = options
-        # (field, first row observed, limits): what is observed beyond positions and velocities, in order.
-        self.observed: list[tuple[str, int, tuple[float, float] | None]] = []
-        self.first_position = self.skipped * bool(options.get("exclude_current_positions_from_observation", True))
+        self.observed: list[tuple[str, int, Limits | None]] = []
+        self._first_position = self.skipped * bool(options.get("exclude_current_positions_from_observation", True))
 
     @property
     def needed_fields(self) -> set[str]:
         """The derived ``MjData`` fields that observation and reward read."""
-        return {field for field, _, _ in self.observed}
+        return {field for field, _, _ in self.observed} | ({CONTACT_FORCES} if self.contact_priced else set())
 
     def attach(self, engine: Engine) -> None:
         """Read from ``engine`` from now on."""
         self.engine = engine
         self.model: mujoco.MjModel = engine.model
-        self.dt = self.model.opt.timestep * engine.frame_skip
+        self.dt: float = self.model.opt.timestep * engine.frame_skip
         initial = mujoco.MjData(self.model)
-        self.initial_qpos: Floats = initial.qpos.copy()
-        self.initial_qvel: Floats = initial.qvel.copy()
-        self._spans = []
-        end = self.model.nq + self.model.nv - self.first_position
-        for field, first, limits in self.observed:
-            start, end = end, end + engine.fields[field][0, first:].size
-            self._spans.append((engine.fields[field], slice(start, end), first, limits))
+        self._initial_qpos: Floats = initial.qpos.copy()
+        self._initial_qvel: Floats = initial.qvel.copy()
+        self._spans: list[tuple[Floats, slice, Limits | None]] = []
+        end = self.model.nq + self.model.nv - self._first_position
+        for name, first, limits in self.observed:
+            field = engine.fields[name][:, first:]
+            start, end = end, end + field[0].size
+            self._spans.append((field, slice(start, end), limits))
         self.observation_size = end
 
     def observe(self, envs: Rows = ALL) -> Floats:
         """(n, observation_size) float64, Gymnasium's observation of ``envs``. Fresh memory."""
-        motion = self.engine.motion[envs]
+        motion = self.engine.motion[envs, self._first_position :]
         observation = np.empty((len(motion), self.observation_size))
-        end = motion.shape[1] - self.first_position
-        observation[:, :end] = motion[:, self.first_position :]
+        observation[:, : motion.shape[1]] = motion
         if self.velocity_limit is not None:
-            velocities = observation[:, self.model.nq - self.first_position : end]
+            velocities = observation[:, motion.shape[1] - self.model.nv : motion.shape[1]]
             np.clip(velocities, -self.velocity_limit, self.velocity_limit, out=velocities)
-        for field, span, first, limits in self._spans:
-            values = field[envs][:, first:].reshape(len(motion), -1)
+        for field, span, limits in self._spans:
+            values = field[envs]
+            target = observation[:, span].reshape(values.shape)
             if limits is None:
-                observation[:, span] = values
+                target[...] = values
             else:
-                np.clip(values, *limits, out=observation[:, span])
+                np.clip(values, *limits, out=target)
         return observation
 
     def draw(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """The positions and velocities that an episode starts from."""
         noise = self.options["reset_noise_scale"]
-        qpos = self.initial_qpos + generator.uniform(low=-noise, high=noise, size=self.model.nq)
-        return qpos, self.initial_qvel + self._draw_velocities(generator, noise)
+        qpos = self._initial_qpos + generator.uniform(low=-noise, high=noise, size=self.model.nq)
+        if self.normal_velocities:
+            return qpos, self._initial_qvel + noise * generator.standard_normal(self.model.nv)
+        return qpos, self._initial_qvel + generator.uniform(low=-noise, high=noise, size=self.model.nv)
 
-    def _draw_velocities(self, generator: np.random.Generator, noise: float) -> Floats:
-        return generator.uniform(low=-noise, high=noise, size=self.model.nv)
-
-    @abstractmethod
     def place(self, envs: Rows = ALL) -> Floats:
         """(n, 1 or 2) float64, where ``envs`` are, as their velocity is measured. Fresh memory."""
+        return self.engine.qpos[envs, : self.skipped].copy()
 
     @abstractmethod
     def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
         """Reward (n_envs,), terminated (n_envs,) and the reward's terms, from the places before and after a step."""
 
+    def _whereabouts(self) -> Terms:
+        """The terms that say where the robot is."""
+        return {f"{axis}_position": self.engine.qpos[:, i].copy() for i, axis in enumerate("xy"[: self.skipped])}
+
+    def _never(self) -> Bools:
+        return np.zeros(self.engine.n_envs, np.bool_)
+
 
 class Runner(Robot):
-    """Robots paid for their velocity along x, r = w_f ẋ + [healthy] w_h − w_c |a|² (− contact cost)."""
+    """Robots paid for their velocity along x: r = (w_f ẋ + w_h [healthy]) − (w_c |a|² + contact cost)."""
 
-    paid_for_health: ClassVar[bool] = True
-
-    def place(self, envs: Rows = ALL) -> Floats:
-        return self.engine.qpos[envs, :1].copy()
-
-    def healthy(self) -> npt.NDArray[np.bool_]:
-        """(n_envs,) bool, which robots have not fallen."""
-        raise NotImplementedError
+    def healthy(self) -> Bools | None:
+        """(n_envs,) bool, which robots have not fallen; None where that is neither paid nor the end."""
+        return None
 
     def control_cost(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(n_envs,) in the actions' dtype, as Gymnasium computes it."""
-        cost: npt.NDArray[Any] = self.options["ctrl_cost_weight"] * np.square(actions).sum(axis=1)
+        """(n_envs,) in the actions' dtype, as Gymnasium has it."""
+        cost: npt.NDArray[Any] = self.options["ctrl_cost_weight"] * _squares(actions)
         return cost
 
     def contact_cost(self) -> Floats | None:
-        """(n_envs,) or None where contacts cost nothing."""
+        """(n_envs,), or None where contacts have no price."""
         return None
 
     def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
         velocity = (after - before) / self.dt
-        forward = velocity[:, 0] * self.options.get("forward_reward_weight", 1.0)
-        control_cost = self.control_cost(actions)
-        contact_cost = self.contact_cost()
-        terms: Terms = {"reward_forward": forward, "reward_ctrl": -control_cost}
-        income, costs = forward, control_cost
-        terminated = np.zeros(self.engine.n_envs, np.bool_)
-        if self.paid_for_health:
-            healthy = self.healthy()
-            if self.options["terminate_when_unhealthy"]:
+        income = velocity[:, 0] * self.options.get("forward_reward_weight", 1.0)
+        costs = self.control_cost(actions)
+        terms: Terms = {"reward_forward": income, "reward_ctrl": -costs}
+        terminated = self._never()
+        if (healthy := self.healthy()) is not None:
+            ends = self.options["terminate_when_unhealthy"]
+            paid = np.ones_like(healthy) if ends and self.version == "v4" else healthy
+            terms["reward_survive"] = paid * self.options["healthy_reward"]
+            income = income + terms["reward_survive"]
+            if ends:
                 terminated = ~healthy
-            still_paid = self.version == "v4" and self.options["terminate_when_unhealthy"]
-            survive = (np.ones_like(healthy) if still_paid else healthy) * float(self.options["healthy_reward"])
-            terms["reward_survive"] = survive
-            income = income + survive
-        if contact_cost is not None:
+        if (contact_cost := self.contact_cost()) is not None:
             terms["reward_contact"] = -contact_cost
             costs = costs + contact_cost
-        terms["x_velocity"] = velocity[:, 0]
-        terms["x_position"] = self.engine.qpos[:, 0].copy()
-        if velocity.shape[1] > 1:
-            terms["y_velocity"] = velocity[:, 1]
-            terms["y_position"] = self.engine.qpos[:, 1].copy()
+        terms |= self._whereabouts()
+        terms |= {f"{axis}_velocity": velocity[:, i] for i, axis in enumerate("xy"[: self.skipped])}
         return income - costs, terminated, terms
 
 
-class Ant(Runner):
+class HalfCheetah(Runner):
+    """Never falls."""
+
+    normal_velocities = True
+
+
+class Swimmer(Runner):
+    """Never falls."""
+
     skipped = 2
-    xml_files: ClassVar = {"v5": "ant.xml", "v4": "ant.xml"}
-    keywords: ClassVar = {
-        "v5": {
-            "frame_skip": 5,
-            "forward_reward_weight": 1.0,
-            "ctrl_cost_weight": 0.5,
-            "contact_cost_weight": 5e-4,
-            "healthy_reward": 1.0,
-            "main_body": 1,
-            "terminate_when_unhealthy": True,
-            "healthy_z_range": (0.2, 1.0),
-            "contact_force_range": (-1.0, 1.0),
-            "reset_noise_scale": 0.1,
-            "exclude_current_positions_from_observation": True,
-            "include_cfrc_ext_in_observation": True,
-        },
-        "v4": {
-            "ctrl_cost_weight": 0.5,
-            "use_contact_forces": False,
-            "contact_cost_weight": 5e-4,
-            "healthy_reward": 1.0,
-            "terminate_when_unhealthy": True,
-            "healthy_z_range": (0.2, 1.0),
-            "contact_force_range": (-1.0, 1.0),
-            "reset_noise_scale": 0.1,
-            "exclude_current_positions_from_observation": True,
-        },
-    }
+
+
+class Walker2d(Runner):
+    """Healthy while its height and its angle are within their ranges."""
+
+    velocity_limit = 10.0
+
+    def healthy(self) -> Bools:
+        return self._upright()
+
+    def _upright(self) -> Bools:
+        height, angle = self.engine.qpos[:, 1], self.engine.qpos[:, 2]
+        low, high = self.options["healthy_z_range"]
+        left, right = self.options["healthy_angle_range"]
+        upright: Bools = (low < height) & (height < high) & (left < angle) & (angle < right)
+        return upright
+
+
+class Hopper(Walker2d):
+    """Healthy while, besides, every other position and velocity is within its range."""
+
+    def healthy(self) -> Bools:
+        low, high = self.options["healthy_state_range"]
+        state = self.engine.motion[:, 2:]
+        sane: Bools = ((low < state) & (state < high)).all(axis=1)
+        return sane & self._upright()
+
+
+class Ant(Runner):
+    """Healthy while its height is within its range and all positions and velocities are finite."""
+
+    skipped = 2
+    normal_velocities = True
 
     def __init__(self, version: str, options: Keywords) -> None:
         super().__init__(version, options)
         if version == "v4":
-            self._pays_for_contacts = options["use_contact_forces"]
-            observes_contacts, first_body = options["use_contact_forces"], 0
+            observes_contacts = self.contact_priced = options["use_contact_forces"]
         else:
-            self._pays_for_contacts = options["contact_cost_weight"] != 0
-            observes_contacts, first_body = options["include_cfrc_ext_in_observation"], 1
+            observes_contacts = options["include_cfrc_ext_in_observation"]
+            self.contact_priced = options["contact_cost_weight"] != 0
         if observes_contacts:
+            # v4 observes the force on the world too.
+            first_body = 0 if version == "v4" else 1
             self.observed.append((CONTACT_FORCES, first_body, options["contact_force_range"]))
 
     @property
     def needed_fields(self) -> set[str]:
-        contacts = {CONTACT_FORCES} if self._pays_for_contacts else set()
-        return super().needed_fields | contacts | {"xpos"}
+        return super().needed_fields | {"xpos"}
 
     def attach(self, engine: Engine) -> None:
         super().attach(engine)
         self._main_body = self.model.body(self.options.get("main_body", "torso")).id
 
-    def _draw_velocities(self, generator: np.random.Generator, noise: float) -> Floats:
-        return noise * generator.standard_normal(self.model.nv)
-
     def place(self, envs: Rows = ALL) -> Floats:
         # Not from qpos: under RK4 a body's position belongs to the last of the four stages.
         return self.engine.fields["xpos"][envs, self._main_body, :2].copy()
 
-    def healthy(self) -> npt.NDArray[np.bool_]:
+    def healthy(self) -> Bools:
         low, high = self.options["healthy_z_range"]
-        z = self.engine.qpos[:, 2]
-        healthy: npt.NDArray[np.bool_] = np.isfinite(self.engine.motion).all(axis=1) & (low <= z) & (z <= high)
+        height = self.engine.qpos[:, 2]
+        healthy: Bools = np.isfinite(self.engine.motion).all(axis=1) & (low <= height) & (height <= high)
         return healthy
 
     def contact_cost(self) -> Floats | None:
-        if not self._pays_for_contacts:
+        if not self.contact_priced:
             return None
         forces = np.clip(self.engine.fields[CONTACT_FORCES], *self.options["contact_force_range"])
-        cost: Floats = self.options["contact_cost_weight"] * np.square(forces).reshape(len(forces), -1).sum(axis=1)
+        cost: Floats = self.options["contact_cost_weight"] * _squares(forces)
         return cost
 
 
-ROBOTS: dict[str, type[Robot]] = {"Ant": Ant}
+class _Humanlike(Robot):
+    """What Humanoid and HumanoidStandup share: the observation, and costs of controls and contacts."""
+
+    skipped = 2
+
+    def __init__(self, version: str, options: Keywords) -> None:
+        super().__init__(version, options)
+        # v5 leaves out the world's body and the root's six forces, which are constant.
+        first = {"cinert": 1, "cvel": 1, "qfrc_actuator": 6, CONTACT_FORCES: 1}
+        self.observed = [
+            (field, 0 if version == "v4" else start, None)
+            for field, start in first.items()
+            if options.get(f"include_{field}_in_observation", True)
+        ]
+
+    def control_cost(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(n_envs,) float64: of the simulation's controls, not of the action."""
+        cost: Floats = self.options.get("ctrl_cost_weight", 0.1) * _squares(self.engine.ctrl)
+        return cost
+
+    def _priced_contacts(self, weight: float, limits: Limits) -> Floats:
+        cost: Floats = np.clip(weight * _squares(self.engine.fields[CONTACT_FORCES]), *limits)
+        return cost
+
+
+class Humanoid(_Humanlike, Runner):
+    """Healthy while its height is within its range."""
+
+    def __init__(self, version: str, options: Keywords) -> None:
+        super().__init__(version, options)
+        self.contact_priced = version != "v4"
+
+    @property
+    def needed_fields(self) -> set[str]:
+        return super().needed_fields | {"xipos"}
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine)
+        self._mass = self.model.body_mass.copy()
+        self._total_mass = self._mass.sum()
+
+    def place(self, envs: Rows = ALL) -> Floats:
+        weighted = np.einsum("b,nbj->nj", self._mass, self.engine.fields["xipos"][envs])
+        centre: Floats = (weighted / self._total_mass)[:, :2]
+        return centre
+
+    def healthy(self) -> Bools:
+        low, high = self.options["healthy_z_range"]
+        height = self.engine.qpos[:, 2]
+        healthy: Bools = (low < height) & (height < high)
+        return healthy
+
+    def contact_cost(self) -> Floats | None:
+        if not self.contact_priced:
+            return None
+        return self._priced_contacts(self.options["contact_cost_weight"], self.options["contact_cost_range"])
+
+
+class HumanoidStandup(_Humanlike):
+    """Paid for its height: r = z / Δt − w_c |u|² − impact cost + 1. Never falls."""
+
+    contact_priced = True
+
+    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
+        rise = self.engine.qpos[:, 2] / self.model.opt.timestep
+        control_cost = self.control_cost(actions)
+        impact_cost = self._priced_contacts(
+            self.options.get("impact_cost_weight", 0.5e-6), self.options.get("impact_cost_range", (-np.inf, 10.0))
+        )
+        terms = {"reward_linup": rise, "reward_quadctrl": -control_cost, "reward_impact": -impact_cost}
+        return rise - control_cost - impact_cost + 1, self._never(), terms | self._whereabouts()
