@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import envs, errors, theory
 from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
+from workbench.reference import reference_settings
 
 if TYPE_CHECKING:
     from workbench.jupyter import views as views
@@ -23,6 +24,7 @@ __all__ = [
     "load",
     "mappo",
     "options",
+    "reference_settings",
     "shared_ppo",
     "theory",
     "views",

@@ -3,29 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
+from typing import Any
 
 from workbench.bench import TASKS, as_json, bench
-from workbench.errors import UnknownNameError
+from workbench.training import train
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workbench", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
+
     benching = commands.add_parser("bench", help="how fast this machine is: raw physics, stepping, training")
     benching.add_argument("tasks", nargs="*", default=list(TASKS), help=f"some of: {', '.join(TASKS)}")
     benching.add_argument("--rounds", type=int, default=5, help="alternating rounds of which medians are taken")
     benching.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    benching.set_defaults(act=_bench)
+
+    training = commands.add_parser("train", help="train some seeds, resumably; histories as CSV")
+    training.add_argument("method", help="such as happo")
+    training.add_argument("scenario", help="such as HalfCheetah")
+    training.add_argument("agent_conf", help="such as 2x3")
+    training.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    training.add_argument("--env-steps", type=int, default=1_000_000, help="of each seed (default: 1,000,000)")
+    training.add_argument("--directory", required=True, help="where checkpoints and history.csv go; resumed if there")
+    training.add_argument("--reference", action="store_true", help="start from the settings tuned for this task")
+    training.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, repeatable")
+    training.set_defaults(act=_train)
+
     options = parser.parse_args(arguments)
     try:
-        quiet = options.json
-        measured = bench(options.tasks, rounds=options.rounds, say=(lambda _: None) if quiet else print)
-    except UnknownNameError as error:
+        options.act(options)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    if quiet:
-        print(as_json(measured))
     return 0
+
+
+def _bench(options: argparse.Namespace) -> None:
+    measured = bench(options.tasks, rounds=options.rounds, say=(lambda _: None) if options.json else print)
+    if options.json:
+        print(as_json(measured))
+
+
+def _train(options: argparse.Namespace) -> None:
+    train(
+        options.method,
+        options.scenario,
+        options.agent_conf,
+        seeds=options.seeds,
+        env_steps=options.env_steps,
+        directory=options.directory,
+        reference=options.reference,
+        settings=dict(map(_setting, options.set)),
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``NAME=VALUE``: the value as a Python literal where it is one, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text!r}: expected NAME=VALUE, such as --set clip_epsilon=0.1")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUM
 from workbench.phases import Setup, State, draw_order, next_m_factor
 from workbench.resume import Record
 from workbench.settings import Settings
+
+HEADLINE = ("clip_epsilon", "max_kl", "lr", "epochs", "gamma", "gae_lambda", "n_steps", "hidden_sizes")
 
 
 class Run:
@@ -101,6 +104,16 @@ class Run:
         return {agent: factor.cpu().numpy().copy() for agent, factor in factors.items()}
 
     @property
+    def preceding_ratio(self) -> npt.NDArray[Any]:
+        """Π_j(π_new/π_old) over the agents updated so far in this iteration: (n_steps, n_envs), a copy.
+
+        Ones before the first update. Raises ``ValueError`` before ``estimate``, when there is no rollout to speak of.
+        """
+        if self._state.preceding_ratio is None:
+            raise ValueError("there is no preceding ratio before estimate; step() until trainer.phase is past it.")
+        return self._state.preceding_ratio.cpu().numpy().copy()
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row an iteration: env_steps, return, kl, value_loss, explained_variance, order, seconds and others."""
         return table(self._state.history, ITERATION_COLUMNS)
@@ -135,13 +148,35 @@ class Run:
         arrays, values = checkpoint.flatten(self._state)
         return checkpoint.digest(arrays, {**values, "seed": self.seed, "method": self.method})
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the run in a small table, in the theme's own colours."""
+        settings = " · ".join(
+            f"{name} {getattr(self.settings, name)}" for name in HEADLINE if name in self.settings.names()
+        )
+        rows = {
+            "environment": repr(self.env),
+            "seed": f"{self.seed}{' · steered' if self.steered else ''}",
+            "done": f"{self.iteration:,} iterations · {self.env_steps:,} env steps",
+            "next": self._following(),
+            "order": f"{self.order} · {' → '.join(self.remaining)}" if self.remaining else str(self.order),
+            "settings": settings,
+        }
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in rows.items()
+        )
+        return f"<b>{self.method}</b><table>{cells}</table>"
+
+    def _following(self) -> str:
+        state = self._state
+        if state.phase != "update_agent":
+            return state.phase
+        return f"update_agent {state.order[state.position]} ({state.position + 1} of {len(state.order)})"
+
     def __repr__(self) -> str:
         state = self._state
-        following = state.phase
-        if state.phase == "update_agent":
-            following += f" {state.order[state.position]} ({state.position + 1} of {len(state.order)})"
         steered = " · steered" if self.steered else ""
         return (
             f"{self.method} on {self.env!r} · seed {self.seed} · iteration {state.iteration} · "
-            f"{state.env_steps:,} env steps · next: {following}{steered}"
+            f"{state.env_steps:,} env steps · next: {self._following()}{steered}"
         )
