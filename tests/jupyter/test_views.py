@@ -345,4 +345,4 @@ def test_long_runs_stay_small() -> None:
 def test_a_run_without_a_column_reads_as_gaps() -> None:
     run = Run("r", ("a",), iterations={"iteration": np.arange(3)})
     assert np.isnan(run.column("iterations", "kl")).all()
-    assert run.column("updates", "kl").shape == (0,)
+    assert run.column("evaluations", "return").shape == (0,)

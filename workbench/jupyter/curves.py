@@ -106,18 +106,17 @@ def _last_finite(y: Floats) -> int:
 def agent_curves(run: Run, column: str) -> Plot:
     """A column of the agent history against the iteration, one line an agent; δ is drawn into the KL of HATRPO."""
     title, label = AGENT_COLUMNS[column]
-    units = run.updates.get("agent", np.array([], dtype=object))
-    iteration, values = run.column("updates", "iteration"), run.column("updates", column)
-    if not np.isfinite(values).any():
-        return empty(title, NOTHING_YET if not len(values) else f"{run.name} has no such number")
     traces = []
-    for unit in sorted(set(units), key=lambda unit: look.agent_index(run.agents, unit)):
-        style, own = look.agent_style(run.agents, unit), units == unit
-        look_of = {"color": style.color, "dash": style.dash, "symbol": style.symbol}
-        name = unit_label(run.agents, unit)
+    for unit in run.updates:
+        style, name = look.agent_style(run.agents, unit), unit_label(run.agents, unit)
+        marks = {"color": style.color, "dash": style.dash, "symbol": style.symbol}
         hover = f"%{{y:.4g}}<extra>{name}, iteration %{{x}}</extra>"
-        traces.append(line(iteration[own], values[own], look_of, name=name, hovertemplate=hover))
-    plot = Plot(title, traces, _iteration_axis(iteration), {"title": {"text": label}})
+        x, y = run.updates_of(unit, "iteration"), run.updates_of(unit, column)
+        traces.append(line(x, y, marks, name=name, hovertemplate=hover))
+    if not any(len(trace["x"]) for trace in traces):
+        return empty(title, f"{run.name} has no such number" if traces else NOTHING_YET)
+    newest = max(trace["x"][-1] for trace in traces if len(trace["x"]))
+    plot = Plot(title, traces, _iteration_axis(newest), {"title": {"text": label}})
     if column == "kl" and run.max_kl is not None:
         shape, note = level(run.max_kl, "δ")
         plot.shapes.append(shape)
@@ -125,9 +124,13 @@ def agent_curves(run: Run, column: str) -> Plot:
     return plot
 
 
-def _iteration_axis(iteration: Floats) -> dict[str, Any]:
+def _all_updates(run: Run, column: str) -> Floats:
+    return np.concatenate([np.array([]), *(run.updates_of(unit, column) for unit in run.updates)])
+
+
+def _iteration_axis(newest: float) -> dict[str, Any]:
     """Iterations are whole numbers, however few there are."""
-    return {**ITERATION, "dtick": 1} if np.ptp(iteration) < 8 else ITERATION
+    return {**ITERATION, "dtick": 1} if newest < 8 else ITERATION
 
 
 def compared(runs: Sequence[Run], column: str) -> Plot:
@@ -139,7 +142,7 @@ def compared(runs: Sequence[Run], column: str) -> Plot:
     title, label = AGENT_COLUMNS[column]
     traces = []
     for i, run in enumerate(runs):
-        steps, values = run.column("updates", "env_steps"), run.column("updates", column)
+        steps, values = (_all_updates(run, name) for name in ("env_steps", column))
         since = run.column("iterations", "env_steps")[: shared(runs, i)][-1:]
         at = np.unique(steps[np.isfinite(values) & (steps >= since.sum())])
         mean = np.array([values[(steps == step) & np.isfinite(values)].mean() for step in at])

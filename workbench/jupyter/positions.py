@@ -43,19 +43,16 @@ NUMBERS = ("kl", "clipped_fraction", "effective_sample_size", "m_variance")
 
 def newest(run: Run) -> Positions:
     """The updates of the newest iteration that has any; its units stand in update order."""
-    iteration = run.column("updates", "iteration")
-    if not len(iteration):
-        return Positions((), {name: np.array([]) for name in NUMBERS})
-    rows = np.flatnonzero(iteration == iteration[-1])
-    units = [str(unit) for unit in run.updates["agent"][rows]]
-    if list(run.order[: len(units)]) == units:  # the order of this very iteration, with who is left at its end
-        units = list(run.order)
+    last = {unit: run.updates_of(unit, "iteration")[-1] for unit in run.updates}
+    rows = [unit for unit, iteration in last.items() if iteration == max(last.values())]
+    rows.sort(key=lambda unit: run.updates_of(unit, "position")[-1])
+    # The order may be that of this very iteration, with those who are left at its end.
+    units = list(run.order) if list(run.order[: len(rows)]) == rows else rows
     columns = {}
     for name in NUMBERS:
-        values = np.full(len(units), np.nan)
-        values[: len(rows)] = run.column("updates", name)[rows]
-        columns[name] = values
-    return Positions(tuple(units), columns)
+        columns[name] = np.full(len(units), np.nan)
+        columns[name][: len(rows)] = [run.updates_of(unit, name)[-1] for unit in rows]
+    return Positions(tuple(units) if rows else (), columns)
 
 
 def place_axis(run: Run, units: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from workbench.jupyter.look import agent_index
+
+Floats = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 Columns = Mapping[str, Column]
 
@@ -23,7 +26,7 @@ class Run:
     agents       the agents' names, in the environment's order (their colours go by it)
     order        the units of the newest iteration in update order; () before the first
     iterations   the columns of ``trainer.history``
-    updates      the columns of ``trainer.agent_history``
+    updates      {unit: its columns of ``trainer.agent_history``}, in the environment's order
     evaluations  the columns of ``trainer.evaluations``
     m_factors    {agent: (n_steps, n_envs)} in update order
     max_kl       δ, where the method has one
@@ -34,18 +37,26 @@ class Run:
     agents: tuple[str, ...]
     order: tuple[str, ...] = ()
     iterations: Columns = field(default_factory=dict)
-    updates: Columns = field(default_factory=dict)
+    updates: Mapping[str, Columns] = field(default_factory=dict)
     evaluations: Columns = field(default_factory=dict)
     m_factors: Mapping[str, Column] = field(default_factory=dict)
     max_kl: float | None = None
     unit: str = STANDARDIZED
 
-    def column(self, table: str, name: str) -> npt.NDArray[np.float64]:
-        """A column of a table ("iterations", "updates", "evaluations") as floats; NaN where the run lacks it."""
-        columns: Columns = getattr(self, table)
-        if name in columns:
-            return np.asarray(columns[name], dtype=np.float64)
-        return np.full(len(next(iter(columns.values()), ())), np.nan)
+    def column(self, table: str, name: str) -> Floats:
+        """A column of "iterations" or "evaluations" as floats; NaN where the run lacks it."""
+        return floats(getattr(self, table), name)
+
+    def updates_of(self, unit: str, name: str) -> Floats:
+        """A column of a unit's updates as floats; NaN where the run lacks it."""
+        return floats(self.updates[unit], name)
+
+
+def floats(columns: Columns, name: str) -> Floats:
+    """A column as floats; NaN where there is none of that name."""
+    if name in columns:
+        return np.asarray(columns[name], dtype=np.float64)
+    return np.full(len(next(iter(columns.values()), ())), np.nan)
 
 
 def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
@@ -55,7 +66,7 @@ def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
         agents=tuple(trainer.env.agents),
         order=tuple(trainer.iteration_order),
         iterations=_columns(trainer.history),
-        updates=_columns(trainer.agent_history),
+        updates=by_unit(trainer.env.agents, _columns(trainer.agent_history)),
         evaluations=_columns(trainer.evaluations),
         m_factors=trainer.m_factors if m_factors else {},
         **settings_shown(trainer),
@@ -83,6 +94,16 @@ def settings_shown(trainer: Any) -> dict[str, Any]:
     standardized = getattr(trainer.settings, "standardize_advantages", True)
     max_kl = getattr(trainer.settings, "max_kl", None)
     return {"max_kl": None if max_kl is None else float(max_kl), "unit": STANDARDIZED if standardized else "return"}
+
+
+def by_unit(agents: Sequence[str], columns: Columns) -> dict[str, Columns]:
+    """The rows of an agent history apart by unit, in the environment's order."""
+    if not len(columns.get("agent", ())):
+        return {}
+    names = columns["agent"].astype(str)
+    units = sorted(set(names), key=lambda unit: agent_index(agents, unit))
+    rows = {unit: np.flatnonzero(names == unit) for unit in units}
+    return {unit: {name: column[rows[unit]] for name, column in columns.items() if name != "agent"} for unit in units}
 
 
 def _columns(table: Any) -> dict[str, Column]:
