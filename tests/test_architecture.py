@@ -32,6 +32,8 @@ LAYERS = (
     "updates",
     "events",
     "history",
+    "state",
+    "sequence",
     "phases",
     "evaluation",
     "checkpoint",

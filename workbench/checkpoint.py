@@ -29,9 +29,9 @@ from workbench.envs.base import TimeStep
 from workbench.errors import CheckpointError
 from workbench.history import Log
 from workbench.networks import ParameterVector
-from workbench.phases import Estimate, State
 from workbench.rollout import Rollout, Running
 from workbench.settings import Settings
+from workbench.state import Estimate, State
 
 Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, Any]
@@ -76,6 +76,7 @@ def flatten(state: State) -> tuple[Arrays, Values]:
         "iteration": state.iteration,
         "env_steps": state.env_steps,
         "order": list(state.order),
+        "pinned": state.pinned,
         "steps": steps,
         "normalizers": {name: dataclasses.asdict(value) for name, value in state.normalizers.items()},
     }
@@ -156,6 +157,7 @@ def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) 
         iteration=values["iteration"],
         env_steps=values["env_steps"],
         order=tuple(values["order"]),
+        pinned=values["pinned"],
         rollout=rollout,
         estimate=estimate,
         preceding_ratio=None if ratio is None else torch.from_numpy(ratio).to(device, dtype),

@@ -4,13 +4,20 @@ A rule takes an ``OrderContext`` and returns the units that are left in the orde
 Random, drawn anew each iteration, is the default that the theory assumes (its limit points are then Nash equilibria);
 every permutation gives monotonic improvement. Anyone can pass a function.
 
->>> def strongest_last(context):
-...     return sorted(context.remaining, key=lambda unit: unit == "agent_0")
+>>> def first_one_last(context):
+...     return sorted(context.remaining, key=lambda unit: unit == context.units[0])
+
+A rule that looks at what the updates so far have done is marked ``adaptive``, and asked anew before each update:
+
+>>> @adaptive
+... def least_promising_first(context):
+...     scores = context.scores()
+...     return sorted(context.remaining, key=scores.__getitem__)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +33,31 @@ class OrderContext:
     units      all agents (or groups that share a policy), in the environment's order
     remaining  those that are not updated yet in this iteration
     iteration  counted from 0
-    rng        generator of this iteration's order, for rules that draw
+    rng        generator of this iteration's order, for rules that draw; of this position's, for adaptive ones
+    position   how many are updated already
+    scores     a function: {unit: √(gᵀF⁻¹g)} of those who remain, on their M-factors as they are now
     """
 
     units: tuple[str, ...]
     remaining: tuple[str, ...]
     iteration: int
     rng: np.random.Generator
+    position: int
+    scores: Callable[[], Mapping[str, float]]
 
 
 OrderRule = Callable[[OrderContext], Sequence[Any]]
+
+
+def adaptive(rule: OrderRule) -> OrderRule:
+    """Mark a rule as one that is asked anew, for those who remain, before each update."""
+    rule.adaptive = True  # type: ignore[attr-defined]  # a mark on a function
+    return rule
+
+
+def is_adaptive(rule: OrderRule) -> bool:
+    """Whether a rule is asked anew before each update."""
+    return bool(getattr(rule, "adaptive", False))
 
 
 def random_order(context: OrderContext) -> list[str]:
@@ -60,11 +82,40 @@ def cyclic_order(context: OrderContext) -> list[str]:
     return [unit for unit in context.units[start:] + context.units[:start] if unit in context.remaining]
 
 
+def _best_first(context: OrderContext) -> list[str]:
+    scores = context.scores()
+    return sorted(fixed_order(context), key=lambda unit: -scores[unit])
+
+
+@adaptive
+def greedy_order(context: OrderContext) -> list[str]:
+    """argmax_i s_i over those who remain, sᵢ = √(gᵢᵀFᵢ⁻¹gᵢ), chosen anew before each update on the M-factors of then.
+
+    gᵢ is the gradient of mean(r·M) and Fᵢ the Fisher matrix: sᵢ·√(2δ) is what agent i can gain, to first order, by a
+    move of KL δ. It is the same in every parametrisation, and has the surrogate's unit. The rule is that of Wang et
+    al., Order Matters: Agent-by-agent Policy Optimization, ICLR 2023 (arXiv 2302.06205), whose score E|A/V| explodes
+    where V is near 0, and cannot tell agents apart that share one critic.
+    """
+    return _best_first(context)
+
+
+@adaptive
+def semi_greedy_order(context: OrderContext) -> list[str]:
+    """By turns argmax_i s_i and a random one of those who remain, sᵢ as in ``greedy_order``; A2PO's default."""
+    best_first = _best_first(context)
+    if context.position % 2:
+        drawn = fixed_order(context)[int(context.rng.integers(len(best_first)))]
+        best_first.sort(key=lambda unit: unit != drawn)
+    return best_first
+
+
 RULES: dict[str, OrderRule] = {
     "random": random_order,
     "fixed": fixed_order,
     "reversed": reversed_order,
     "cyclic": cyclic_order,
+    "greedy": greedy_order,
+    "semi_greedy": semi_greedy_order,
 }
 
 

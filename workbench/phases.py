@@ -1,133 +1,28 @@
 """The four phases of an iteration, each a function from one immutable ``State`` to the next.
 
-    collect → estimate → update_agent (once a unit, in the order) → update_critic → collect …
-
-Glossary
---------
-phase            what one ``step()`` does; the cursor is (phase, position)
-iteration        one walk through all phases
-rollout          the experience that ``collect`` took
-order            in which the units (agents, or groups that share a policy) are updated in this iteration
-preceding ratio  product of the updated units' π_new/π_old, one number a sample, 1 before the first update
-M-factor         preceding ratio · advantage: what multiplies an agent's own ratio in its surrogate
-
-States are never written to: a phase that fails leaves the last good one, a snapshot is a reference, and forks share
-all that has not changed since they parted.
+collect → estimate → update_agent (once a unit, in the order) → update_critic → collect …
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench import orders
-from workbench.advantages import gae, standardize
+from workbench.advantages import gae, standardization, td_errors
 from workbench.critic import ValueNormalizer, explained_variance, value_loss
-from workbench.distributions import Parameters
-from workbench.envs.base import Snapshot, TeamEnv
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.history import Log
-from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
-from workbench.randomness import Streams
-from workbench.rollout import Rollout, Running, collect
-from workbench.settings import Settings
-from workbench.surrogate import m_factor, masked_mean, ratio, ratio_diagnostics
-from workbench.team import Policy, Team
-from workbench.updates import UnitBatch, UpdateContext, UpdateRule, random_parts, refuse_non_finite
-
-CENTRAL = "state"  # the name of the critic that sees the state
-
-
-@dataclass(frozen=True)
-class Method:
-    """Update rule × predecessors' ratio × sharing × critic: what tells one method from another.
-
-    name        as it is shown, such as "HAPPO"
-    settings    the dataclass of its settings
-    rule        the update rule
-    sequential  whether M carries the predecessors' ratio
-    critic      "state": one for the team; "observation": one for each agent, on its own observations
-    """
-
-    name: str
-    settings: type[Settings]
-    rule: UpdateRule
-    sequential: bool = True
-    critic: str = CENTRAL
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What stays the same for a whole run, and is shared by forks."""
-
-    method: Method
-    method_name: str
-    env: TeamEnv
-    team: Team
-    critics: Mapping[str, Mlp]
-    streams: Streams
-
-    def critic_of(self, agent: str) -> str:
-        """The name of the critic that judges an agent."""
-        return CENTRAL if self.method.critic == CENTRAL else agent
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the critic made of the rollout; {critic's name: (n_steps, n_envs)} each.
-
-    predictions  the network's own, normalised values
-    returns      advantages + values, the critic's targets, in units of return
-    advantages   standardised where the settings say so: what the M-factors start from
-    """
-
-    predictions: Mapping[str, Tensor]
-    returns: Mapping[str, Tensor]
-    advantages: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that determines the future, and the records of the past."""
-
-    settings: Settings
-    policies: Mapping[str, ParameterVector]
-    critics: Mapping[str, ParameterVector]
-    normalizers: Mapping[str, ValueNormalizer]
-    running: Running
-    env: Snapshot | None  # None where the environment cannot be copied
-    phase: str = "collect"
-    position: int = 0
-    iteration: int = 0
-    env_steps: int = 0
-    order: tuple[str, ...] = ()
-    rollout: Rollout | None = None
-    estimate: Estimate | None = None
-    preceding_ratio: Tensor | None = None
-    m_factors: Mapping[str, Tensor] = field(default_factory=dict)
-    row: Mapping[str, Any] = field(default_factory=dict)  # of the history, as far as this iteration has come
-    history: Log[dict[str, Any]] = field(default_factory=Log)
-    agent_history: Log[dict[str, Any]] = field(default_factory=Log)
-    evaluations: Log[dict[str, Any]] = field(default_factory=Log)
-
-
-@contextlib.contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Run with n torch threads, which the last bits depend on, then with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from workbench.networks import Adam, ParameterVector, clip_norm
+from workbench.rollout import Rollout, collect
+from workbench.sequence import agent_diagnostics, draw_order, next_m_factor, readapted, unit_batch, update_context
+from workbench.state import CENTRAL, Estimate, Setup, State, threads
+from workbench.surrogate import ratio
+from workbench.updates import random_parts, refuse_non_finite
 
 
 def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
@@ -173,6 +68,7 @@ def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
         preceding_ratio=None,
         m_factors={},
         order=(),
+        pinned=False,
         row=row,
     )
     return collected, event
@@ -184,7 +80,7 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
     started = time.perf_counter()
     assert state.rollout is not None
     settings, rollout = state.settings, state.rollout
-    predictions, returns, advantages = {}, {}, {}
+    predictions, returns, advantages, deltas = {}, {}, {}, {}
     spreads, explained = [], []
     with threads(settings.update_threads):
         for name in setup.critics:
@@ -193,11 +89,21 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
                 rollout.rewards, values, next_values, rollout.done, gamma=settings.gamma, gae_lambda=settings.gae_lambda
             )
             predictions[name], returns[name] = predicted, raw + values
-            advantages[name] = standardize(raw, rollout.active.get(name)) if settings.standardize_advantages else raw
+            mean, scale = standardization(raw, rollout.active.get(name)) if settings.standardize_advantages else (0, 1)
+            advantages[name] = (raw - mean) / scale
+            deltas[name] = td_errors(rollout.rewards, values, next_values, gamma=settings.gamma) / scale
             spreads.append(float(raw.std(correction=0)))
             explained.append(explained_variance(values, returns[name]))
     refuse_non_finite(sum(spreads), f"the deviation of the advantages in iteration {state.iteration}")
-    order = draw_order(setup, state, tuple(setup.team.units))
+    estimated = replace(
+        state,
+        phase="update_agent",
+        position=0,
+        estimate=Estimate(predictions, returns, advantages, deltas),
+        preceding_ratio=torch.ones_like(rollout.rewards),
+        m_factors={},
+    )
+    order = draw_order(setup, estimated, tuple(setup.team.units))
     event = Estimated(
         iteration=state.iteration,
         env_steps=state.env_steps,
@@ -206,49 +112,51 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
         advantage_std=_mean(spreads),
         explained_variance=_mean(explained),
     )
-    estimated = replace(
-        state,
-        phase="update_agent",
-        position=0,
-        order=order,
-        estimate=Estimate(predictions, returns, advantages),
-        preceding_ratio=torch.ones_like(rollout.rewards),
-        m_factors={},
-        row={
-            **state.row,
-            "explained_variance": event.explained_variance,
-            "seconds": state.row["seconds"] + event.seconds,
-        },
-    )
-    return estimated, event
+    row = {
+        **state.row,
+        "order": order,
+        "explained_variance": event.explained_variance,
+        "seconds": state.row["seconds"] + event.seconds,
+    }
+    return replace(estimated, order=order, row=row), event
 
 
 def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
     """The next unit's update, on its M-factors, and its own ratio onto the preceding one."""
     started = time.perf_counter()
     assert state.preceding_ratio is not None
-    settings, unit = state.settings, state.order[state.position]
-    policy, vector, group = setup.team.policies[unit], state.policies[unit], setup.team.units[unit]
-    index = list(setup.team.units).index(unit)
+    unit = state.order[state.position]
+    policy, group = setup.team.policies[unit], setup.team.units[unit]
     m_factors = {agent: next_m_factor(setup, state, agent) for agent in group}
-    context = UpdateContext(
-        unit=unit,
-        position=state.position,
-        learning_rate=getattr(settings, "lr", 0.0) * settings.decay(state.env_steps),
-        generator=setup.streams.torch("policy minibatches", state.iteration, index),
-    )
-    with threads(settings.update_threads):
+    context = update_context(setup, state, unit)
+    with threads(state.settings.update_threads):
         batch, old = unit_batch(setup, state, unit, m_factors)
-        updated, diagnostics = setup.method.rule(policy, vector, batch, settings, context)
+        updated, diagnostics = setup.method.rule(policy, state.policies[unit], batch, state.settings, context)
         with torch.no_grad():
             new = policy.distribution(updated.values, batch.observations, batch.masks)
             own = ratio(policy.head.log_prob(new, batch.actions), batch.old_log_probs)
             refuse_non_finite(float(own.sum()), f"the ratio of {unit}")
-            diagnostics = {**agent_diagnostics(policy, batch, own, old, new, settings), **diagnostics}
-            diagnostics |= ratio_diagnostics(state.preceding_ratio, torch.stack(list(m_factors.values())))
+            diagnostics = {**agent_diagnostics(policy, batch, own, old, new, context, state), **diagnostics}
             if batch.weights is not None:
                 own = torch.where(batch.weights > 0, own, torch.ones_like(own))
             joint = own.view(len(group), *state.preceding_ratio.shape).prod(0)
+    where = {"iteration": state.iteration, "env_steps": state.env_steps, "agent": unit, "position": state.position}
+    position = state.position + 1
+    moved = replace(
+        state,
+        policies={**state.policies, unit: updated},
+        position=position,
+        phase="update_agent" if position < len(state.order) else "update_critic",
+        preceding_ratio=state.preceding_ratio * joint,
+        m_factors={**state.m_factors, **m_factors},
+        agent_history=state.agent_history.append({**where, **diagnostics}),
+        row={
+            **state.row,
+            "kl": state.row.get("kl", 0.0) + diagnostics["kl"] / len(state.order),
+            "log_ratio_variance": state.row.get("log_ratio_variance", 0.0) + diagnostics["log_ratio_variance"],
+        },
+    )
+    order = state.order[:position] + readapted(setup, moved)
     event = AgentUpdated(
         iteration=state.iteration,
         env_steps=state.env_steps,
@@ -257,23 +165,7 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
         position=state.position,
         diagnostics=diagnostics,
     )
-    where = {"iteration": state.iteration, "env_steps": state.env_steps, "agent": unit, "position": state.position}
-    position = state.position + 1
-    moved = replace(
-        state,
-        policies={**state.policies, unit: updated},
-        position=position,
-        phase="update_agent" if position < len(state.order) else "update_critic",
-        preceding_ratio=state.preceding_ratio * joint if setup.method.sequential else state.preceding_ratio,
-        m_factors={**state.m_factors, **m_factors},
-        agent_history=state.agent_history.append({**where, **diagnostics}),
-        row={
-            **state.row,
-            "kl": state.row.get("kl", 0.0) + diagnostics["kl"] / len(state.order),
-            "seconds": state.row["seconds"] + event.seconds,
-        },
-    )
-    return moved, event
+    return replace(moved, order=order, row={**moved.row, "seconds": state.row["seconds"] + event.seconds}), event
 
 
 def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
@@ -320,73 +212,6 @@ PHASES = {
     "update_agent": update_agent_phase,
     "update_critic": update_critic_phase,
 }
-
-
-def draw_order(setup: Setup, state: State, remaining: tuple[str, ...]) -> tuple[str, ...]:
-    """The order of those who remain, by the rule that the settings name."""
-    resolve = setup.team.resolve
-    context = orders.OrderContext(
-        units=tuple(setup.team.units),
-        remaining=remaining,
-        iteration=state.iteration,
-        rng=setup.streams.numpy("order", state.iteration),
-    )
-    drawn = orders.rule_for(state.settings.order, resolve)(context)
-    return orders.resolve_permutation(tuple(drawn), remaining, resolve)
-
-
-def next_m_factor(setup: Setup, state: State, agent: str) -> Tensor:
-    """M of an agent that is updated next: (n_steps, n_envs)."""
-    assert state.estimate is not None
-    assert state.preceding_ratio is not None
-    return m_factor(state.preceding_ratio, state.estimate.advantages[setup.critic_of(agent)])
-
-
-@torch.no_grad()
-def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Tensor]) -> tuple[UnitBatch, Parameters]:
-    """All of a unit's samples, flat, and its distribution's parameters before the update."""
-    assert state.rollout is not None
-    rollout, group, policy = state.rollout, setup.team.units[unit], setup.team.policies[unit]
-
-    def flat(arrays: list[Tensor]) -> Tensor:
-        joined = arrays[0] if len(arrays) == 1 else torch.cat(arrays)
-        return joined.flatten(0, 1)
-
-    observations = flat([rollout.observations[agent][:-1] for agent in group])
-    actions = flat([rollout.actions[agent] for agent in group])
-    masks = flat([rollout.masks[agent] for agent in group]) if group[0] in rollout.masks else None
-    old = policy.distribution(state.policies[unit].values, observations, masks)
-    batch = UnitBatch(
-        observations=observations,
-        actions=actions,
-        old_log_probs=policy.head.log_prob(old, actions),
-        m_factors=flat([m_factors[agent] for agent in group]),
-        masks=masks,
-        weights=flat([rollout.active[agent] for agent in group]) if group[0] in rollout.active else None,
-    )
-    return batch, old
-
-
-def agent_diagnostics(
-    policy: Policy, batch: UnitBatch, own: Tensor, old: Parameters, new: Parameters, settings: Settings
-) -> dict[str, float]:
-    """What the update did to the unit's own policy, over the whole batch.
-
-    kl                mean KL(old ‖ new)
-    entropy           mean entropy of the new policy, nats
-    std               mean standard deviation of a Gaussian; NaN for other heads
-    clipped_fraction  share of samples whose own ratio lies outside 1 ± ε; NaN where the method has no ε
-    surrogate_gain    mean((r − 1)·M), by how much the unclipped surrogate rose
-    """
-    epsilon = getattr(settings, "clip_epsilon", math.nan)
-    outside = ((own - 1).abs() > epsilon).to(own.dtype)
-    return {
-        "kl": float(masked_mean(policy.head.kl(old, new), batch.weights)),
-        "entropy": float(masked_mean(policy.head.entropy(new), batch.weights)),
-        "std": float(new[1].mean()) if policy.head.action_dtype is None else math.nan,
-        "clipped_fraction": math.nan if math.isnan(epsilon) else float(masked_mean(outside, batch.weights)),
-        "surrogate_gain": float(masked_mean((own - 1) * batch.m_factors, batch.weights)),
-    }
 
 
 def critic_inputs(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:

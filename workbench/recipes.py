@@ -14,21 +14,28 @@ from workbench.critic import ValueNormalizer
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
 from workbench.networks import Mlp, ParameterVector
-from workbench.phases import CENTRAL, Method, Setup, State
 from workbench.randomness import Streams
 from workbench.rollout import Running
-from workbench.settings import ClippedSettings, GradientSettings, Settings, SharedSettings, TrustRegionSettings
+from workbench.settings import (
+    ClippedSettings,
+    Haa2cSettings,
+    HappoSettings,
+    Settings,
+    SharedSettings,
+    TrustRegionSettings,
+)
+from workbench.state import CENTRAL, Method, Setup, State
 from workbench.team import Team
 from workbench.trainer import Trainer
 from workbench.updates import clipped_update, plain_update, trust_region_update
 
 METHODS = {
-    "happo": Method("HAPPO", ClippedSettings, clipped_update),
+    "happo": Method("HAPPO", HappoSettings, clipped_update),
     "hatrpo": Method("HATRPO", TrustRegionSettings, trust_region_update),
-    "haa2c": Method("HAA2C", GradientSettings, plain_update),
-    "mappo": Method("MAPPO", ClippedSettings, clipped_update, sequential=False),
-    "ippo": Method("IPPO", ClippedSettings, clipped_update, sequential=False, critic="observation"),
-    "shared_ppo": Method("shared PPO", SharedSettings, clipped_update, sequential=False),
+    "haa2c": Method("HAA2C", Haa2cSettings, plain_update),
+    "mappo": Method("MAPPO", ClippedSettings, clipped_update),
+    "ippo": Method("IPPO", ClippedSettings, clipped_update, critic="observation"),
+    "shared_ppo": Method("shared PPO", SharedSettings, clipped_update),
 }
 
 

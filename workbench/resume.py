@@ -15,8 +15,8 @@ from workbench.checkpoint import Arrays, Values
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError
 from workbench.events import Intervention
-from workbench.phases import Setup, State
 from workbench.rollout import Running
+from workbench.state import Setup, State
 
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
 

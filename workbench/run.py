@@ -13,9 +13,10 @@ from workbench import checkpoint
 from workbench.envs.base import TeamEnv
 from workbench.events import Intervention
 from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
-from workbench.phases import Setup, State, draw_order, next_m_factor
 from workbench.resume import Record
+from workbench.sequence import draw_order, next_m_factor
 from workbench.settings import Settings
+from workbench.state import Setup, State
 
 HEADLINE = ("clip_epsilon", "max_kl", "lr", "epochs", "gamma", "gae_lambda", "n_steps", "hidden_sizes")
 

@@ -130,6 +130,36 @@ def some_sharing(value: Any) -> Any:
     return any_sharing(value)
 
 
+def any_schedule(value: Any) -> Any:
+    """None, a schedule's name, or a positive factor for each position."""
+    if value is None or (isinstance(value, str) and value in ("linear", "team_size")):
+        return value
+    expected = "None, 'linear', 'team_size', or a positive factor for each position, such as (0.5, 1.0)"
+    if isinstance(value, str):
+        raise ValueError(expected)
+    try:
+        factors = tuple(number(0, math.inf, open_ends=True)(factor) for factor in value)
+    except (TypeError, ValueError):
+        raise ValueError(expected) from None
+    if not factors:
+        raise ValueError(expected)
+    return factors
+
+
+def any_clamp(value: Any) -> Any:
+    """None, "upper", or bounds around 1."""
+    if value is None or (isinstance(value, str) and value == "upper"):
+        return value
+    expected = "None, 'upper', or (low, high) with 0 ≤ low ≤ 1 ≤ high, such as (0.5, 2.0)"
+    try:
+        low, high = (float(number(0)(bound)) for bound in value)
+    except (TypeError, ValueError):
+        raise ValueError(expected) from None
+    if not low <= 1 <= high:
+        raise ValueError(expected)
+    return low, high
+
+
 def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> Any:
     """A field with its check, its meaning, and whether it may be changed under way."""
     return field(default=default, metadata={"check": check, "meaning": meaning, "live": live})
@@ -240,6 +270,32 @@ class ClippedSettings(GradientSettings):
     """What methods with a clipped surrogate add."""
 
     clip_epsilon: float = setting(0.2, number(0, 1, open_ends=True), "clip ε of the agent's own ratio")
+    clip_schedule: Any = setting(
+        None, any_schedule, "ε by position: None, 'linear', 'team_size', or a factor for each position"
+    )
+
+    def clip_epsilon_at(self, position: int, n_units: int) -> float:
+        """ε of whoever is updated at a position, from 0, of n.
+
+        None         ε for all
+        "linear"     ε·(½ + ½·(position + 1)/n): those who come first, on whose moves all others build, move less. Wang
+                     et al., Order Matters: Agent-by-agent Policy Optimization, ICLR 2023 (arXiv 2302.06205), c_ε = ½
+        "team_size"  ε/n: bounds on the independent ratios that shrink with their number keep the joint policy's total
+                     variation within ε. Sun et al., Trust Region Bounds for Decentralized PPO Under Non-stationarity,
+                     AAMAS 2023 (arXiv 2202.00082)
+        a sequence   ε·factor[position]; positions beyond its end take its last factor
+
+        >>> [round(ClippedSettings(clip_schedule="linear").clip_epsilon_at(m, 4), 3) for m in range(4)]
+        [0.125, 0.15, 0.175, 0.2]
+        """
+        schedule = self.clip_schedule
+        if schedule is None:
+            return self.clip_epsilon
+        if schedule == "linear":
+            return self.clip_epsilon * (0.5 + 0.5 * (position + 1) / n_units)
+        if schedule == "team_size":
+            return self.clip_epsilon / n_units
+        return self.clip_epsilon * float(schedule[min(position, len(schedule) - 1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,10 +306,65 @@ class SharedSettings(ClippedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrustRegionSettings(Settings):
+class SequentialSettings(Settings):
+    """What methods add whose M-factor carries what the predecessors in the order have done."""
+
+    preceding_correction: str | None = setting(
+        "ratio",
+        optional(one_of("ratio", "trace")),
+        "how M carries it: 'ratio' w·A, 'trace' traces capped at 1, None: A",
+    )
+    ratio_clamp: Any = setting(
+        None, any_clamp, "bounds on the preceding ratio in M: None, 'upper' (at most 1), or (low, high)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratio_clamp is not None:
+            self._needs_ratio("ratio_clamp")
+
+    def _needs_ratio(self, name: str) -> None:
+        if self.preceding_correction != "ratio":
+            raise ValueError(
+                f"{name} is {getattr(self, name)!r} while preceding_correction is {self.preceding_correction!r}: with "
+                f"no ratio in M it would do nothing. Leave {name} at None, or use preceding_correction='ratio'."
+            )
+
+    @property
+    def ratio_bounds(self) -> tuple[float | None, float | None]:
+        """Bounds on the preceding ratio in M."""
+        if self.ratio_clamp is None:
+            return None, None
+        return (None, 1.0) if self.ratio_clamp == "upper" else self.ratio_clamp
+
+
+@dataclass(frozen=True, kw_only=True)
+class HappoSettings(ClippedSettings, SequentialSettings):
+    """HAPPO's."""
+
+    joint_clip_epsilon: float | None = setting(
+        None, optional(number(0, math.inf, open_ends=True)), "clip ε of the joint ratio too; None: unclipped"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.joint_clip_epsilon is not None:
+            self._needs_ratio("joint_clip_epsilon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Haa2cSettings(GradientSettings, SequentialSettings):
+    """HAA2C's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegionSettings(SequentialSettings):
     """What methods with a trust region add."""
 
     max_kl: float = setting(0.01, number(0, math.inf, open_ends=True), "δ, the largest mean KL(old ‖ new) of an agent")
+    kl_allocation: str = setting(
+        "uniform", one_of("uniform", "kkt", "greedy"), "how the team shares its n·δ: δ each, or by the expected gain"
+    )
     damping: float = setting(0.1, number(0, math.inf), "what is added to the Fisher matrix's diagonal")
     cg_iterations: int = setting(10, integer(1), "iterations of conjugate gradients")
     line_search_steps: int = setting(10, integer(1), "tries of the line search, the full step first")

@@ -1,7 +1,7 @@
 """``Trainer``: a run that can be stepped, looked into, changed, rewound, forked, saved.
 
-It holds one immutable state and a cursor over the phases (``phases.py`` has them and the glossary). ``step()`` replaces
-the state; everything else reads it, or puts another one in its place.
+It holds one immutable state and a cursor over the phases (``phases.py`` has them, ``state.py`` the glossary).
+``step()`` replaces the state; everything else reads it, or puts another one in its place.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from workbench.errors import CheckpointError, SnapshotUnsupported, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
 from workbench.interrupt import PhaseBoundaryInterrupt
-from workbench.phases import PHASES, Setup, State, draw_order
+from workbench.phases import PHASES
 from workbench.resume import CheckpointDirectory, Record
 from workbench.run import Run
+from workbench.sequence import draw_order
+from workbench.state import Setup, State
 
 Listener = Callable[[Event], None]
 REWIND_ITERATIONS = 10
@@ -218,12 +220,12 @@ class Trainer(Run):
         if len(some) == len(left) < len(self.units):
             chosen = orders.resolve_permutation(some, left, self._setup.team.resolve)
             outcome = f"this iteration goes on with {' → '.join(chosen)}; the setting stays as it was"
-            return replace(state, order=state.order[: state.position] + chosen), outcome
+            return replace(state, order=state.order[: state.position] + chosen, pinned=True), outcome
         self._check_order(order)
         changed = replace(state, settings=state.settings.changed(order=order))
         chosen = draw_order(self._setup, changed, left)
         outcome = f"this iteration goes on with {' → '.join(chosen)}"
-        return replace(changed, order=state.order[: state.position] + chosen), outcome
+        return replace(changed, order=state.order[: state.position] + chosen, pinned=False), outcome
 
     def _check_order(self, order: Any) -> None:
         """Refuse what is no order of this team before anything is changed."""

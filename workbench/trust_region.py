@@ -15,7 +15,7 @@ Source: Schulman et al., Trust Region Policy Optimization, ICML 2015 (arXiv 1502
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -201,13 +201,43 @@ def line_search(
 ) -> LineSearch:
     """The first fraction f = decayᵏ, k < ``steps``, with KL ≤ δ, gain > 0 and gain ≥ accept_ratio·f·expected gain.
 
+    None is tried where no gain is expected.
+
     measure        fraction → (gain of the surrogate, KL(old ‖ new)) at that fraction of the full step
     expected_gain  what the linear model promises for the full step, gᵀ(βx)
     """
-    for k in range(steps):
+    for k in range(steps if expected_gain > 0 else 0):
         fraction = decay**k
         gain, kl = measure(fraction)
         # A NaN fails every comparison, and the fraction with it.
         if kl <= max_kl and gain > 0 and gain >= accept_ratio * fraction * expected_gain:
             return LineSearch(fraction, gain, kl)
     return LineSearch(0.0, 0.0, 0.0)
+
+
+def share_kl(how: str, scores: Sequence[float], budget: float) -> tuple[float, ...]:
+    """δ₁ … δₙ with Σδᵢ = ``budget``: how much KL each agent may spend, by what it would gain, sᵢ·√(2δᵢ).
+
+    scores  sᵢ = √(gᵢᵀHᵢ⁻¹gᵢ), see ``Direction.score``
+    how     "kkt"     δᵢ = budget·sᵢ²/Σⱼsⱼ², where Σsᵢ√(2δᵢ) is largest: there the marginal gains sᵢ/√(2δᵢ) are equal
+            "greedy"  n quanta of budget/n, one after another to whoever gains most by one more, sᵢ·(√(c+1) − √c) for
+                      the (c+1)-th: an agent that promises little gets none, and stays as it is
+
+    Equal shares where nobody promises anything. The idea of one budget for the team, shared by KKT conditions or
+    greedily by improvement per KL, is that of HATRPO-W and HATRPO-G in Shek et al., Multi-Agent Trust Region Policy
+    Optimisation: A Joint Constraint Approach, AAMAS 2026 (arXiv 2508.10340). The shares here are the exact solution for
+    the gain to first order, and do not set the order, which ``order="greedy"`` does.
+
+    >>> share_kl("kkt", [1.0, 1.0], budget=0.5), share_kl("greedy", [3.0, 1.0, 1.0], budget=0.75)
+    ((0.25, 0.25), (0.5, 0.25, 0.0))
+    """
+    n, squares = len(scores), [score * score for score in scores]
+    if not sum(squares):
+        return (budget / n,) * n
+    if how == "kkt":
+        return tuple(budget * (square / sum(squares)) for square in squares)
+    counts = [0] * n
+    for _ in range(n):
+        gains = [score * (math.sqrt(count + 1) - math.sqrt(count)) for score, count in zip(scores, counts, strict=True)]
+        counts[gains.index(max(gains))] += 1
+    return tuple(budget * (count / n) for count in counts)

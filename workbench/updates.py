@@ -19,14 +19,13 @@ from torch import Tensor
 from workbench.distributions import Parameters
 from workbench.errors import NonFiniteError
 from workbench.networks import Adam, ParameterVector, clip_norm
-from workbench.settings import ClippedSettings, GradientSettings, TrustRegionSettings
-from workbench.surrogate import clipped_surrogate, masked_mean, plain_surrogate, ratio
+from workbench.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
+from workbench.surrogate import clipped_surrogate, doubly_clipped_surrogate, masked_mean, plain_surrogate, ratio
 from workbench.team import Policy
 from workbench.trust_region import (
     Direction,
     Linearization,
     LineSearch,
-    Product,
     fisher_vector_product,
     line_search,
     natural_gradient,
@@ -43,6 +42,8 @@ class UnitBatch:
     m_factors      (batch,)
     masks          (batch, n_actions) bool, or None
     weights        (batch,) 0 where the agent had left, or None
+    joint          the preceding ratio as it is in M, and the advantages, each (batch,), for who clips the joint ratio;
+                   otherwise None
     """
 
     observations: Tensor
@@ -51,6 +52,7 @@ class UnitBatch:
     m_factors: Tensor
     masks: Tensor | None = None
     weights: Tensor | None = None
+    joint: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.m_factors)
@@ -64,6 +66,7 @@ class UnitBatch:
             self.m_factors[index],
             None if self.masks is None else self.masks[index],
             None if self.weights is None else self.weights[index],
+            None if self.joint is None else (self.joint[0][index], self.joint[1][index]),
         )
 
 
@@ -73,13 +76,17 @@ class UpdateContext:
 
     unit           its name, for messages
     position       its place in the order, from 0
-    learning_rate  after decay
+    n_units        how many there are in the order
+    learning_rate  after decay; 0 where the method has none
+    max_kl         δ that this unit may spend; NaN where the method has none
     generator      of this unit's minibatches, or subsample, in this iteration
     """
 
     unit: str
     position: int
+    n_units: int
     learning_rate: float
+    max_kl: float
     generator: torch.Generator
 
 
@@ -94,11 +101,16 @@ def clipped_update(
 ) -> tuple[ParameterVector, dict[str, float]]:
     """Ascend mean(min(r·M, clip(r, 1 ± ε)·M)) + c·mean(H(π)) by Adam, ``epochs`` times over the batch.
 
-    HAPPO with a preceding ratio in M, MAPPO and IPPO without. Source: Kuba et al., ICLR 2022, algorithm 4.
+    HAPPO with a preceding ratio in M, MAPPO and IPPO without. ε may depend on the position (``clip_schedule``), and the
+    joint ratio may be clipped too (``joint_clip_epsilon``). Source: Kuba et al., ICLR 2022, algorithm 4.
     """
+    epsilon = settings.clip_epsilon_at(context.position, context.n_units)
+    joint_epsilon = getattr(settings, "joint_clip_epsilon", None)
 
     def objective(own: Tensor, part: UnitBatch) -> Tensor:
-        return clipped_surrogate(own, part.m_factors, settings.clip_epsilon)
+        if joint_epsilon is None or part.joint is None:
+            return clipped_surrogate(own, part.m_factors, epsilon)
+        return doubly_clipped_surrogate(own, part.m_factors, *part.joint, epsilon, joint_epsilon)
 
     return _ascend(objective, policy, vector, batch, settings, context)
 
@@ -156,23 +168,24 @@ def trust_region_update(
     policy to δ. Source: Kuba et al., ICLR 2022, algorithm 3 (k = 1).
 
     Diagnostics: ``line_search``, the accepted fraction of the full step, 0 where none was (the mean over the steps);
-    ``expected_gain``, what the linear model promised for the full steps; ``kl`` and ``surrogate_gain`` of what was
-    accepted; ``grad_norm`` at the beginning.
+    ``expected_gain``, what the linear model promised for the full steps; ``max_kl``, the δ there was to spend; ``kl``
+    and ``surrogate_gain`` of what was accepted; ``grad_norm`` at the beginning.
     """
     region = _Region(policy, vector.values, batch)
     values, reached = vector.values, (0.0, 0.0)
     searches: list[LineSearch] = []
     expected, norms = 0.0, []
     for _ in range(settings.policy_steps):
-        direction, norm = natural_gradient_of(policy, values, batch, settings, context)
+        direction, norm = natural_gradient_of(policy, values, batch, settings, context.generator)
+        refuse_non_finite(norm, f"the policy gradient of {context.unit}")
         norms.append(norm)
-        scale = direction.scale(settings.max_kl / settings.policy_steps**2)
+        scale = direction.scale(context.max_kl / settings.policy_steps**2)
         promised = scale * direction.slope
         step = (direction.solution * scale).to(values.dtype)
         found = line_search(
             functools.partial(region.measure, values, step, reached[0]),
             expected_gain=promised,
-            max_kl=settings.max_kl,
+            max_kl=context.max_kl,
             steps=settings.line_search_steps,
             decay=settings.line_search_decay,
             accept_ratio=settings.accept_ratio,
@@ -188,6 +201,7 @@ def trust_region_update(
         "kl": reached[1],
         "surrogate_gain": reached[0],
         "expected_gain": expected,
+        "max_kl": context.max_kl,
         "line_search": sum(found.fraction for found in searches) / settings.policy_steps,
     }
     return (vector if values is vector.values else vector.with_values(values)), diagnostics
@@ -218,7 +232,7 @@ class _Region:
 
 
 def natural_gradient_of(
-    policy: Policy, values: Tensor, batch: UnitBatch, settings: TrustRegionSettings, context: UpdateContext
+    policy: Policy, values: Tensor, batch: UnitBatch, settings: TrustRegionSettings, generator: torch.Generator
 ) -> tuple[Direction, float]:
     """(F + damping·1)⁻¹∇mean(r·M) at ``values``, and the gradient's norm."""
     linearization = Linearization(policy.network, values, batch.observations)
@@ -230,31 +244,28 @@ def natural_gradient_of(
     by_outputs, by_free = torch.autograd.grad(value, (outputs, free), materialize_grads=True)
     gradient = linearization.vjp(by_outputs, by_free)
     norm = float(torch.linalg.vector_norm(gradient))
-    refuse_non_finite(norm, f"the policy gradient of {context.unit}")
-    product = _damped_fisher(policy, values, batch, linearization, settings, context)
-    return natural_gradient(product, gradient, settings.cg_iterations), norm
-
-
-def _damped_fisher(
-    policy: Policy,
-    values: Tensor,
-    batch: UnitBatch,
-    linearization: Linearization,
-    settings: TrustRegionSettings,
-    context: UpdateContext,
-) -> Product:
-    """v ↦ (F + damping·1)·v, over all samples or a random share of them."""
     if settings.fisher_fraction < 1:
         kept = max(1, round(settings.fisher_fraction * len(batch)))
-        batch = batch.select(torch.randperm(len(batch), generator=context.generator)[:kept].to(values.device))
+        batch = batch.select(torch.randperm(len(batch), generator=generator)[:kept].to(values.device))
         linearization = Linearization(policy.network, values, batch.observations)
     parameters = policy.head.parameters(linearization.outputs, linearization.free, batch.masks)
 
-    def product(vector: Tensor) -> Tensor:
+    def damped_fisher(vector: Tensor) -> Tensor:
         curved = fisher_vector_product(linearization, policy.head, parameters, vector, batch.weights)
         return curved.add_(vector, alpha=settings.damping)
 
-    return product
+    return natural_gradient(damped_fisher, gradient, settings.cg_iterations), norm
+
+
+def expected_gain(
+    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: Settings, generator: torch.Generator
+) -> float:
+    """s = √(gᵀ(F + damping·1)⁻¹g): the surrogate's gain by a move of KL δ is s·√(2δ) to first order.
+
+    Damping and iterations are the method's own where it has them, and HATRPO's defaults otherwise.
+    """
+    curvature = settings if isinstance(settings, TrustRegionSettings) else TrustRegionSettings()
+    return natural_gradient_of(policy, vector.values, batch, curvature, generator)[0].score
 
 
 def minibatches(batch: UnitBatch, epochs: int, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:

@@ -1,0 +1,121 @@
+"""What a run is at one moment: an immutable ``State``, beside a ``Setup`` that stays the same.
+
+Glossary
+--------
+phase            what one ``step()`` does; the cursor is (phase, position)
+iteration        one walk through all phases
+rollout          the experience that ``collect`` took
+order            in which the units (agents, or groups that share a policy) are updated in this iteration
+preceding ratio  product of the updated units' π_new/π_old, one number a sample, 1 before the first update
+M-factor         preceding ratio · advantage: what multiplies an agent's own ratio in its surrogate
+
+States are never written to: a phase that fails leaves the last good one, a snapshot is a reference, and forks share
+all that has not changed since they parted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.critic import ValueNormalizer
+from workbench.envs.base import Snapshot, TeamEnv
+from workbench.history import Log
+from workbench.networks import Mlp, ParameterVector
+from workbench.randomness import Streams
+from workbench.rollout import Rollout, Running
+from workbench.settings import Settings
+from workbench.team import Team
+from workbench.updates import UpdateRule
+
+CENTRAL = "state"  # the name of the critic that sees the state
+
+
+@dataclass(frozen=True)
+class Method:
+    """Update rule × predecessors' ratio × sharing × critic: what tells one method from another.
+
+    name        as it is shown, such as "HAPPO"
+    settings    the dataclass of its settings; ``SequentialSettings`` where M carries the predecessors' ratio
+    rule        the update rule
+    critic      "state": one for the team; "observation": one for each agent, on its own observations
+    """
+
+    name: str
+    settings: type[Settings]
+    rule: UpdateRule
+    critic: str = CENTRAL
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same for a whole run, and is shared by forks."""
+
+    method: Method
+    method_name: str
+    env: TeamEnv
+    team: Team
+    critics: Mapping[str, Mlp]
+    streams: Streams
+
+    def critic_of(self, agent: str) -> str:
+        """The name of the critic that judges an agent."""
+        return CENTRAL if self.method.critic == CENTRAL else agent
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the critic made of the rollout; {critic's name: (n_steps, n_envs)} each.
+
+    predictions  the network's own, normalised values
+    returns      advantages + values, the critic's targets, in units of return
+    advantages   standardised where the settings say so: what the M-factors start from
+    td_errors    what the advantages are discounted sums of, in their unit
+    """
+
+    predictions: Mapping[str, Tensor]
+    returns: Mapping[str, Tensor]
+    advantages: Mapping[str, Tensor]
+    td_errors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that determines the future, and the records of the past."""
+
+    settings: Settings
+    policies: Mapping[str, ParameterVector]
+    critics: Mapping[str, ParameterVector]
+    normalizers: Mapping[str, ValueNormalizer]
+    running: Running
+    env: Snapshot | None  # None where the environment cannot be copied
+    phase: str = "collect"
+    position: int = 0
+    iteration: int = 0
+    env_steps: int = 0
+    order: tuple[str, ...] = ()
+    pinned: bool = False  # the order of those who are left was given by hand, and holds against an adaptive rule
+    rollout: Rollout | None = None
+    estimate: Estimate | None = None
+    preceding_ratio: Tensor | None = None
+    m_factors: Mapping[str, Tensor] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)  # of the history, as far as this iteration has come
+    history: Log[dict[str, Any]] = field(default_factory=Log)
+    agent_history: Log[dict[str, Any]] = field(default_factory=Log)
+    evaluations: Log[dict[str, Any]] = field(default_factory=Log)
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Run with n torch threads, which the last bits depend on, then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
