@@ -16,13 +16,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import SnapshotUnsupported
+
+if TYPE_CHECKING:
+    from workbench.envs.parallel_view import ParallelView
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -144,6 +147,19 @@ class TeamEnv(ABC):
                 "fresh environment of the same kind, or description if it is one that wb.envs.make knows."
             )
         return envs.make(**{**self.description, "n_envs": n_envs})
+
+    def as_parallel_env(self) -> ParallelView:
+        """One copy as a PettingZoo ``ParallelEnv``, for other libraries: this one if ``n_envs`` is 1, or ``remake(1)``.
+
+        >>> import workbench as wb
+        >>> single = wb.envs.mujoco("Hopper", "3x1").as_parallel_env()
+        >>> observations, infos = single.reset(seed=0)
+        >>> single.agents, observations["agent_0"].shape
+        (['agent_0', 'agent_1', 'agent_2'], (14,))
+        """
+        from workbench.envs.parallel_view import ParallelView
+
+        return ParallelView(self if self.n_envs == 1 else self.remake(1))
 
     def close(self) -> None:
         """Release what the environment holds (threads, processes, windows). Safe to call twice."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
 
+from workbench.envs.arguments import checked_actions
 from workbench.envs.base import Actions
 
 
@@ -20,6 +21,7 @@ class Steering:
     """
 
     def __init__(self, model: mujoco.MjModel, shares: Mapping[str, tuple[int, ...]], n_envs: int) -> None:
+        self._n_envs = n_envs
         self._shapes = {agent: (n_envs, len(actuators)) for agent, actuators in shares.items()}
         order = np.concatenate([np.array(actuators) for actuators in shares.values()])
         # Column i of the robot's action is column columns[i] of the agents' actions side by side.
@@ -31,47 +33,21 @@ class Steering:
         }
 
     def __call__(self, actions: Actions) -> npt.NDArray[Any]:
-        """(n_envs, n_actuators), float32 if all actions are, else float64. Raises ``ValueError`` as ``step`` says."""
-        if len(actions) != len(self._shapes):
-            self._refuse_names(actions)
-        parts = []
-        for agent, shape in self._shapes.items():
-            if agent not in actions:
-                self._refuse_names(actions)
-            part = np.asarray(actions[agent])
-            if part.shape != shape:
-                raise ValueError(
-                    f"action of {agent!r} has shape {part.shape}, expected {shape}: a row for each environment, "
-                    "a column for each actuator. Nothing was stepped."
-                )
-            parts.append(part)
-        joint_action = np.concatenate(parts, axis=1).take(self._columns, axis=1)
-        if joint_action.dtype != np.float32:
-            joint_action = self._doubles(joint_action)
-        if not np.isfinite(joint_action).all():
-            self._refuse_values(parts)
-        return joint_action
+        """(n_envs, n_actuators), float32 if all actions are, else float64; ``ValueError`` as ``TeamEnv.step`` says."""
+        joint_action = self._side_by_side(actions)
+        if joint_action is None or not np.isfinite(joint_action).all():
+            # The quick checks of all agents at once have failed: look closer, and say what is wrong with whom.
+            parts = checked_actions(actions, self.action_spaces, self._n_envs)
+            joint_action = np.concatenate(list(parts.values()), axis=1)
+        joint_action = joint_action.take(self._columns, axis=1)
+        return joint_action if joint_action.dtype == np.float32 else joint_action.astype(np.float64, copy=False)
 
-    def _doubles(self, joint_action: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        if joint_action.dtype.kind not in "fiu":
-            raise ValueError(f"actions of type {joint_action.dtype}, expected float32 or float64. Nothing was stepped.")
-        return joint_action.astype(np.float64)
-
-    def _refuse_names(self, actions: Actions) -> None:
-        missing = [agent for agent in self._shapes if agent not in actions]
-        unknown = [agent for agent in actions if agent not in self._shapes]
-        raise ValueError(
-            f"actions need exactly one entry for each of {', '.join(self._shapes)}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(map(str, unknown)) or 'none'}. "
-            "Nothing was stepped."
-        )
-
-    def _refuse_values(self, parts: list[npt.NDArray[Any]]) -> None:
-        for agent, part in zip(self._shapes, parts, strict=True):
-            bad = np.argwhere(~np.isfinite(part))
-            if bad.size:
-                env, column = bad[0]
-                raise ValueError(
-                    f"action of {agent!r} in environment {env} is {part[env, column]} (column {column}), expected a "
-                    "finite number. Nothing was stepped; look at the policy that computed it."
-                )
+    def _side_by_side(self, actions: Actions) -> npt.NDArray[Any] | None:
+        """The agents' actions side by side, or None where they do not fit."""
+        if actions.keys() != self._shapes.keys():
+            return None
+        parts = [np.asarray(actions[agent]) for agent in self._shapes]
+        if any(part.shape != shape for part, shape in zip(parts, self._shapes.values(), strict=True)):
+            return None
+        joint_action = np.concatenate(parts, axis=1)
+        return joint_action if joint_action.dtype.kind == "f" else None

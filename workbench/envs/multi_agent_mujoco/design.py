@@ -9,6 +9,7 @@ from typing import Any
 
 import mujoco
 
+from workbench.envs.arguments import positive_integer
 from workbench.envs.multi_agent_mujoco import models, partitions, robotics
 from workbench.envs.multi_agent_mujoco.engine import (
     CONTACT_FORCES,
@@ -50,11 +51,11 @@ class Design:
     keywords: Keywords = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("n_envs", 1), ("agent_obsk", 0), ("max_episode_steps", 1), ("n_threads", 1)):
-            value = getattr(self, name)
-            optional = name != "n_envs"
-            if not (value is None and optional) and not _is_integer(value, least):
-                raise ValueError(f"{name}={value!r}: expected an integer ≥ {least}{' or None' if optional else ''}.")
+        for name in ("n_envs", "max_episode_steps", "n_threads"):
+            if getattr(self, name) is not None or name == "n_envs":
+                object.__setattr__(self, name, positive_integer(name, getattr(self, name)))
+        if self.agent_obsk is not None and (not isinstance(self.agent_obsk, int) or self.agent_obsk < 0):
+            raise ValueError(f"agent_obsk is {self.agent_obsk!r}; expected None or an integer ≥ 0.")
         if self.contact_forces not in CONTACT_FORCE_WAYS:
             raise unknown_name("way of computing contact_forces", self.contact_forces, CONTACT_FORCE_WAYS)
         if self.standardize not in (None, True, False):
@@ -176,7 +177,3 @@ class Design:
                 )
             kind = NativeEngine if native else ThreadedEngine
         return kind(model, self.n_envs, self.n_threads or usable_cpus(), self.options["frame_skip"], needed)
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

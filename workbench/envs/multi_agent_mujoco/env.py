@@ -95,7 +95,7 @@ class MujocoTeamEnv(TeamEnv):
             keywords=keywords,
         )
         self.scenario = design.rules.name
-        self.n_envs = n_envs
+        self.n_envs = design.n_envs
         self.model = design.model()
         self._shares = design.shares(self.model)
         self.agents = tuple(self._shares)
@@ -103,7 +103,7 @@ class MujocoTeamEnv(TeamEnv):
         features = design.features(self.model, self.robot, self._shares)
         self.engine = design.engine(self.model, self.robot, features)
         self.robot.attach(self.engine)
-        self._steering = Steering(self.model, self._shares, n_envs)
+        self._steering = Steering(self.model, self._shares, self.n_envs)
         state_size = self.robot.observation_size
         self._observer: Observer = (
             WholeState(self.agents, state_size, design.standardized)
@@ -114,8 +114,8 @@ class MujocoTeamEnv(TeamEnv):
         self.observation_spaces = self._observer.observation_spaces
         self.state_space = self._observer.state_space
         self._last_step = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
-        self._generators = generators.seeded(None, n_envs)
-        self._elapsed = np.zeros(n_envs, np.int64)
+        self._generators = generators.seeded(None, self.n_envs)
+        self._elapsed = np.zeros(self.n_envs, np.int64)
         self._place = self.robot.place()
         self._ready = False
 

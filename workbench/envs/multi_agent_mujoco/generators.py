@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.arguments import environment_seeds
+
 _LOW = 2**64 - 1
 WORDS = 6
 
 
 def seeded(seed: int | None, n_envs: int) -> list[np.random.Generator]:
     """Generator i is Gymnasium's for ``seed + i``; without a seed, all are drawn from the operating system."""
-    seeds = [None if seed is None else seed + i for i in range(n_envs)]
+    seeds = [None] * n_envs if seed is None else environment_seeds(seed, n_envs)
     return [np.random.Generator(np.random.PCG64(np.random.SeedSequence(each))) for each in seeds]
 
 
