@@ -37,8 +37,13 @@ LAYERS = (
     "phases",
     "evaluation",
     "checkpoint",
+    "resume",
+    "interrupt",
+    "run",
     "trainer",
+    "reference",
     "recipes",
+    "training",
     "sweep",
     "bench",
     "jupyter",
@@ -64,8 +69,11 @@ CONFINED = {
 }
 THEORY_NEEDS = {"numpy"}
 
-# What `import workbench` must not load, so that a script pays for no notebook.
-NOT_AT_IMPORT = ("ipywidgets", "anywidget", "plotly", "matplotlib", "IPython", "jupyterlab", "papermill", "distributed")
+# What `import workbench` must not load: a script pays for no notebook, and theory and worker processes for no torch.
+NOT_AT_IMPORT = (
+    *("ipywidgets", "anywidget", "plotly", "matplotlib", "IPython", "jupyterlab", "papermill", "distributed"),
+    *("torch", "pandas", "mujoco", "pettingzoo"),
+)
 
 LONGEST_FILE = 500
 

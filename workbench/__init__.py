@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import envs, errors, theory
-from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
-from workbench.reference import reference_settings
 
 if TYPE_CHECKING:
     from workbench.jupyter import views as views
+    from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
+    from workbench.reference import reference_settings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,11 +30,23 @@ __all__ = [
     "views",
 ]
 
-# Widgets and plotting are loaded when they are first asked for, so that training on a cluster owes them nothing.
-_LAZY = {"views": "workbench.jupyter.views"}
+# Loaded when first asked for: training on a cluster owes widgets and plotting nothing, and theory, the command line and
+# the worker processes of a slow environment do not wait three seconds for torch.
+_LAZY = {
+    "views": "workbench.jupyter.views",
+    "reference_settings": "workbench.reference",
+    **dict.fromkeys(
+        ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.recipes"
+    ),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-    return importlib.import_module(_LAZY[name])
+    module = importlib.import_module(_LAZY[name])
+    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
