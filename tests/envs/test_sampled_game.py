@@ -228,6 +228,12 @@ def test_the_description_survives_json() -> None:
     assert equal(env.step(actions), again.step(actions))
 
 
+def test_it_keeps_the_contract() -> None:
+    wb.envs.check(wb.envs.tabular(random_game(), n_envs=4))
+    wb.envs.check(wb.envs.tabular(corridor(), n_envs=4))
+    wb.envs.check(wb.envs.tabular(random_game(discount=0.0), n_envs=4))
+
+
 # ---- bad input ----
 
 

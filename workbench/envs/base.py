@@ -58,6 +58,7 @@ class TimeStep:
     truncated     (n_envs,) bool, a time limit ended it; never true where ``terminated`` is
     final         the true last observations and state of those that ended, or None where none did
     action_masks  {agent: (n_envs, n_actions) bool}, True where an action may be taken; agents without limits are absent
+                  (a ``MultiDiscrete``'s components lie end to end: (n_envs, sum(nvec)))
     active        {agent: (n_envs,) bool}, False where an agent has left before its team; absent agents never leave
     info          {name: (n_envs,) array}, further numbers about the step taken, such as the terms of the reward
     """
@@ -86,7 +87,7 @@ class TeamEnv(ABC):
     n_envs              number of copies
     agents              the agents' names, in the order that integers stand for
     observation_spaces  {agent: space of one environment's observation}: flat ``Box``, shape (observation_dim,)
-    action_spaces       {agent: space of one environment's action}: ``Box`` (action_dim,), ``Discrete`` or ``MultiDiscrete``
+    action_spaces       {agent: space of one environment's action}: ``Box`` (dim,), ``Discrete`` or ``MultiDiscrete``
     state_space         ``Box``, shape (state_dim,)
     """
 
@@ -114,7 +115,7 @@ class TeamEnv(ABC):
         """
 
     def snapshot(self) -> Snapshot:
-        """Everything that determines the future, random generators included, as a flat mapping of plain arrays (copies).
+        """Everything that determines the future, random generators included, as a flat mapping of plain arrays, copied.
 
         Plain arrays, so that a checkpoint can hold them and reading one executes no code.
         """
@@ -124,7 +125,7 @@ class TeamEnv(ABC):
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a ``snapshot()``: the same actions then give the same bits. The snapshot itself is not consumed."""
+        """Go back to a ``snapshot()``, which is not consumed: the same actions then give the same bits."""
         raise SnapshotUnsupported(
             f"{type(self).__name__} cannot be copied: it has no restore(). Take back what snapshot() returned."
         )
@@ -161,7 +162,7 @@ class TeamEnv(ABC):
 
         return ParallelView(self if self.n_envs == 1 else self.remake(1))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing to release
         """Release what the environment holds (threads, processes, windows). Safe to call twice."""
 
     @property
