@@ -119,6 +119,11 @@ class TabularGame:
         name = f"{self.name!r}, " if self.name else ""
         return f"TabularGame({name}{agents}, {states}, actions {self.n_actions}, discount {self.discount:g})"
 
+    def _repr_html_(self) -> str:
+        from workbench.theory.display import game_to_html
+
+        return game_to_html(self)
+
 
 def _float_array(name: str, values: npt.ArrayLike) -> FloatArray:
     """A fresh float64 copy of what was handed in, all of it finite."""
