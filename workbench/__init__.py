@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from workbench import envs, errors, theory
 
 if TYPE_CHECKING:
+    from workbench.experiments import try_orders
+    from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
@@ -17,16 +19,21 @@ __all__ = [
     "__version__",
     "envs",
     "errors",
+    "export_policies",
+    "export_tables",
+    "export_tensorboard",
     "haa2c",
     "happo",
     "hatrpo",
     "ippo",
     "load",
+    "load_policies",
     "mappo",
     "options",
     "reference_settings",
     "shared_ppo",
     "theory",
+    "try_orders",
     "views",
 ]
 
@@ -35,6 +42,8 @@ __all__ = [
 _LAZY = {
     "views": "workbench.jupyter.views",
     "reference_settings": "workbench.reference",
+    "try_orders": "workbench.experiments",
+    **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),
     **dict.fromkeys(
         ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.recipes"
     ),

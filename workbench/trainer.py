@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from workbench.errors import CheckpointError, SnapshotUnsupported, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
 from workbench.interrupt import PhaseBoundaryInterrupt
+from workbench.past import Past
 from workbench.phases import PHASES
 from workbench.resume import CheckpointDirectory, Record
 from workbench.run import Run
@@ -31,7 +31,6 @@ from workbench.sequence import draw_order
 from workbench.state import Setup, State
 
 Listener = Callable[[Event], None]
-REWIND_ITERATIONS = 10
 
 
 class Trainer(Run):
@@ -49,15 +48,13 @@ class Trainer(Run):
     ['collect', 'estimate', 'update_agent', 'update_agent', 'update_agent', 'update_critic']
     """
 
-    def __init__(
-        self, setup: Setup, state: State, *, record: Record | None = None, rewind_iterations: int = REWIND_ITERATIONS
-    ) -> None:
+    def __init__(self, setup: Setup, state: State, *, record: Record | None = None) -> None:
         fields: dict[str, Any] = {
             "_setup": setup,
             "_state": state,
             "_record": record or Record(made_with=checkpoint.plain_settings(state.settings)),
             "_lock": threading.RLock(),
-            "_past": deque(maxlen=rewind_iterations * (len(setup.team.units) + 3)),
+            "_past": Past(len(setup.team.units)),
             "_listeners": [],
         }
         # __setattr__ is for settings; these are the trainer's own.
@@ -65,7 +62,7 @@ class Trainer(Run):
         self._check_order(state.settings.order)
 
     _lock: threading.RLock
-    _past: deque[State]
+    _past: Past
     _listeners: list[Listener]
 
     # --- stepping -------------------------------------------------------------------------------------------------
@@ -281,31 +278,22 @@ class Trainer(Run):
             phases = 1
         with self._lock:
             self._require_snapshots("rewind")
-            reached = self._past_state(phases, iterations)
             before = self._state
-            while reached is not before and self._past.pop() is not reached:
-                pass
+            if phases is not None:
+                reached = self._past.back(phases)
+            else:
+                reached = self._past.beginning_of(self.iteration - int(iterations or 0), before)
+            if reached is not before:
+                self._past.go_back_to(reached)
             self.__dict__["_state"] = reached
             asked = f"{phases} phases" if phases is not None else f"{iterations} iterations"
             self._log("rewind", before.iteration, reached.iteration, f"went back by {asked}")
         return self
 
-    def _past_state(self, phases: int | None, iterations: int | None) -> State:
-        if phases is not None:
-            if phases < 1:
-                raise ValueError(f"phases is {phases!r}; expected an integer ≥ 1.")
-            if phases > len(self._past):
-                raise ValueError(f"cannot go back {phases} phases: {len(self._past)} are kept.")
-            return self._past[-phases]
-        wanted = self.iteration - int(iterations or 0)
-        for state in reversed(self._past):
-            if state.iteration == wanted and state.phase == "collect":
-                return state
-        if self.phase == "collect" and wanted == self.iteration:
-            return self._state
-        starts = sorted({state.iteration for state in self._past if state.phase == "collect"})
-        kept = f"iterations {starts[0]} to {starts[-1]} are kept" if starts else "nothing is kept yet"
-        raise ValueError(f"cannot go back to the beginning of iteration {wanted}: {kept}.")
+    @property
+    def past(self) -> Past:
+        """The states that ``rewind`` can reach, with their number and memory; ``past.limit(…)`` changes the bounds."""
+        return self._past
 
     def fork(self, **changes: Any) -> Trainer:
         """A copy from here on, with changes: ``trainer.fork(clip_epsilon=0.05)``. This trainer stays as it is.

@@ -1,0 +1,175 @@
+"""What others can use without the workbench: policies as plain weights, histories as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from workbench.distributions import Categorical, Gaussian
+from workbench.errors import CheckpointError, unknown_name
+from workbench.run import Run
+from workbench.state import Setup, State
+
+FORWARD = (
+    "x = observation; for each layer: x = (x - mean(x)) / sqrt(var(x) + 1e-5) over the vector; x = x @ weight + bias; "
+    "after every layer but the last: x = max(x, 0)"
+)
+TABLES = ("history", "agent_history", "evaluations")
+
+
+def export_policies(run: Run, directory: str | Path) -> Path:
+    """Write every agent's policy as ``policies.safetensors`` with ``policies.json`` beside it; returns the directory.
+
+    Tensors are named ``agent_0/layer_0/weight`` (inputs, outputs) and ``…/bias`` (outputs,), LayerNorm's gains folded
+    in; the JSON says in words how they make an action. ``load_policies`` reads them with NumPy alone.
+    """
+    setup, state = run._setup, run._state
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    agents = {}
+    for agent in setup.team.agents:
+        description, weights = _describe(setup, state, agent)
+        agents[agent] = description
+        tensors |= {f"{agent}/{name}": array for name, array in weights.items()}
+    safetensors.numpy.save_file(tensors, directory / "policies.safetensors")
+    about = {
+        "method": run.method,
+        "seed": run.seed,
+        "env": None if run.env.description is None else dict(run.env.description),
+        "env_steps": run.env_steps,
+        "iteration": run.iteration,
+        "steered": run.steered,
+        "forward": FORWARD,
+        "agents": agents,
+    }
+    (directory / "policies.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return directory
+
+
+def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    unit, policy = setup.team.unit_of[agent], setup.team.policy(agent)
+    folded = policy.network.fold(state.policies[unit].values.cpu())
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for index, (weight, bias) in enumerate(zip(folded.weights, folded.biases, strict=True)):
+        arrays[f"layer_{index}/weight"] = np.ascontiguousarray(weight.numpy())
+        arrays[f"layer_{index}/bias"] = np.ascontiguousarray(bias.numpy()[0])
+    described: dict[str, Any] = {
+        "inputs": policy.network.n_inputs,
+        "layers": len(folded.weights),
+        "agent_id": setup.team.agents.index(agent) if setup.team.agent_id else None,
+        "n_agents": len(setup.team.agents),
+    }
+    if isinstance(policy.head, Gaussian):
+        _, std = policy.head.parameters(folded.free[None], folded.free)
+        arrays["std"] = np.ascontiguousarray(std.numpy()[0])
+        described |= {"distribution": "gaussian", "action": "the outputs are the means; std is the deviation"}
+    elif isinstance(policy.head, Categorical):
+        described |= {
+            "distribution": "categorical",
+            "sizes": list(policy.head.sizes),
+            "action": "the outputs are logits, one group for each of sizes",
+        }
+    return described, arrays
+
+
+class Policies:
+    """Exported policies: ``act(observations)`` gives every agent's most probable action.
+
+    about   what ``policies.json`` says
+    """
+
+    def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.about, self._tensors = about, tensors
+        self.agents = tuple(about["agents"])
+
+    def outputs(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The network's outputs (n, outputs) for observations (n, observation_dim)."""
+        if agent not in self.about["agents"]:
+            raise unknown_name("agent", agent, self.agents)
+        described = self.about["agents"][agent]
+        x = np.asarray(observations, self._tensors[f"{agent}/layer_0/weight"].dtype)
+        if described["agent_id"] is not None:
+            identity = np.eye(described["n_agents"], dtype=x.dtype)[described["agent_id"]]
+            x = np.concatenate([x, np.broadcast_to(identity, (len(x), len(identity)))], 1)
+        if x.ndim != 2 or x.shape[1] != described["inputs"]:
+            raise ValueError(f"{agent} takes (n, {described['inputs']}) inputs, these are {x.shape}.")
+        for index in range(described["layers"]):
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+            x = x @ self._tensors[f"{agent}/layer_{index}/weight"] + self._tensors[f"{agent}/layer_{index}/bias"]
+            if index < described["layers"] - 1:
+                x = np.maximum(x, 0)
+        return x
+
+    def act(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """{agent: action}, shaped as environments take it: the mean, or the likeliest of each group of logits."""
+        actions: dict[str, npt.NDArray[Any]] = {}
+        for agent in self.agents:
+            outputs = self.outputs(agent, observations[agent])
+            if self.about["agents"][agent]["distribution"] == "gaussian":
+                actions[agent] = outputs
+                continue
+            sizes = self.about["agents"][agent]["sizes"]
+            groups = np.split(outputs, np.cumsum(sizes)[:-1], -1)
+            chosen = np.stack([group.argmax(-1) for group in groups], -1)
+            actions[agent] = chosen[:, 0] if len(sizes) == 1 else chosen
+        return actions
+
+
+def load_policies(directory: str | Path) -> Policies:
+    """Policies that ``export_policies`` wrote. Executes nothing from the files."""
+    directory = Path(directory)
+    try:
+        about = json.loads((directory / "policies.json").read_text(encoding="utf-8"))
+        tensors = safetensors.numpy.load_file(directory / "policies.safetensors")
+        return Policies(about, tensors)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{str(directory)!r} holds no exported policies: {error.filename} is missing."
+        ) from None
+    except Exception as error:
+        raise CheckpointError(f"{str(directory)!r} cannot be read as exported policies ({error}).") from None
+
+
+def export_tables(run: Run, directory: str | Path, *, kind: str = "csv") -> Path:
+    """Write ``history``, ``agent_history`` and ``evaluations`` to a directory as "csv", "parquet" or "jsonl".
+
+    Parquet needs pyarrow (``pip install pyarrow``).
+    """
+    if kind not in ("csv", "parquet", "jsonl"):
+        raise unknown_name("kind of table", kind, ("csv", "parquet", "jsonl"))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        table, path = getattr(run, name), directory / f"{name}.{kind}"
+        if "order" in table:
+            table["order"] = table["order"].map(" ".join)
+        if kind == "csv":
+            table.to_csv(path, index=False)
+        elif kind == "parquet":
+            table.to_parquet(path, index=False)
+        else:
+            table.to_json(path, orient="records", lines=True)
+    return directory
+
+
+def export_tensorboard(run: Run, directory: str | Path) -> Path:
+    """Write the histories as TensorBoard events (``pip install tensorboard``): scalars by env steps, agents by name."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError("TensorBoard's writer is not installed: pip install tensorboard.") from None
+    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+        for prefix, table in (("run", run.history), ("evaluation", run.evaluations), ("agents", run.agent_history)):
+            for row in table.to_dict("records"):
+                name = f"{prefix}/{row['agent']}" if prefix == "agents" else prefix
+                for column, value in row.items():
+                    if isinstance(value, float) and np.isfinite(value):
+                        writer.add_scalar(f"{name}/{column}", value, row["env_steps"])  # type: ignore[no-untyped-call]
+    return Path(directory)
