@@ -165,11 +165,11 @@ def export_tensorboard(run: Run, directory: str | Path) -> Path:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ImportError("TensorBoard's writer is not installed: pip install tensorboard.") from None
-    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(directory)) as writer:
         for prefix, table in (("run", run.history), ("evaluation", run.evaluations), ("agents", run.agent_history)):
             for row in table.to_dict("records"):
                 name = f"{prefix}/{row['agent']}" if prefix == "agents" else prefix
                 for column, value in row.items():
                     if isinstance(value, float) and np.isfinite(value):
-                        writer.add_scalar(f"{name}/{column}", value, row["env_steps"])  # type: ignore[no-untyped-call]
+                        writer.add_scalar(f"{name}/{column}", value, row["env_steps"])
     return Path(directory)
