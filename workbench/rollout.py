@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.base import Final, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.randomness import Streams
 from workbench.team import Actor, Team, as_env_action, stack_masks
@@ -75,123 +75,116 @@ class Running:
         return Running(current, np.zeros(n_envs), np.zeros(n_envs, np.int64))
 
 
-class _Buffers:
-    """The arrays that a rollout fills, one stack of agents at a time."""
+class _Recording:
+    """A rollout in the making: buffers that are filled step by step, one stack of agents at a time."""
 
-    def __init__(self, actor: Actor, env: TeamEnv, n_steps: int, streams: Streams, iteration: int) -> None:
-        self.inputs: list[Tensor] = []
-        self.actions: list[Tensor] = []
-        self.noise: list[Tensor] = []
-        for stacked in actor.stacks:
-            policy, n_agents = stacked.policy, len(stacked.agents)
-            dtype = stacked.folded.weights[0].dtype
-            self.inputs.append(torch.empty(n_agents, n_steps + 1, env.n_envs, policy.network.n_inputs, dtype=dtype))
-            action_dtype = policy.head.action_dtype or dtype
-            self.actions.append(torch.empty(n_agents, n_steps, env.n_envs, policy.head.action_size, dtype=action_dtype))
-            draws = [
-                policy.head.noise(
-                    (n_steps, env.n_envs), streams.torch("actions", iteration, env.agents.index(agent)), dtype
-                )
-                for agent in stacked.agents
-            ]
-            self.noise.append(torch.stack(draws))
+    def __init__(
+        self, env: TeamEnv, team: Team, actor: Actor, running: Running, n_steps: int, streams: Streams, iteration: int
+    ) -> None:
+        self.team, self.actor, self.env = team, actor, env
+        self.dtype, self.device = actor.stacks[0].folded.weights[0].dtype, actor.stacks[0].folded.weights[0].device
+        self.inputs, self.actions, self.noise = [], [], []
+        shape = (n_steps, env.n_envs)
+        for agents, policy in ((stacked.agents, stacked.policy) for stacked in actor.stacks):
+            inputs = torch.empty(len(agents), n_steps + 1, env.n_envs, policy.network.n_inputs, dtype=self.dtype)
+            actions_dtype = policy.head.action_dtype or self.dtype
+            self.inputs.append(inputs)
+            self.actions.append(torch.empty(len(agents), *shape, policy.head.action_size, dtype=actions_dtype))
+            generators = [streams.torch("actions", iteration, env.agents.index(agent)) for agent in agents]
+            self.noise.append(torch.stack([policy.head.noise(shape, rng, self.dtype) for rng in generators]))
+        self.states = torch.empty(n_steps + 1, *running.current.state.shape, dtype=self.dtype)
+        self.rewards, self.terminated, self.truncated = np.empty(shape), np.empty(shape, bool), np.empty(shape, bool)
+        self.masks: list[Mapping[str, npt.NDArray[np.bool_]]] = []
+        self.active: list[Mapping[str, npt.NDArray[np.bool_]]] = []
+        self.ends: list[tuple[int, Final]] = []
+        self.returns, self.lengths = running.returns.copy(), running.lengths.copy()
+        self.episode_returns: list[float] = []
+        self.episode_lengths: list[int] = []
+
+    def show(self, t: int, step: TimeStep) -> None:
+        """What policies and critic see at t."""
+        for stacked, inputs in zip(self.actor.stacks, self.inputs, strict=True):
+            self.actor.inputs(stacked, step.observations, inputs.numpy()[:, t])
+        self.states.numpy()[t] = step.state
+
+    @torch.inference_mode()
+    def act(self, t: int, step: TimeStep) -> dict[str, npt.NDArray[Any]]:
+        """Every agent's action on what was shown at t."""
+        self.masks.append(step.action_masks)
+        self.active.append(step.active)
+        joint_action: dict[str, npt.NDArray[Any]] = {}
+        for index, stacked in enumerate(self.actor.stacks):
+            mask = stack_masks(stacked.agents, step.action_masks)
+            parameters = self.actor.distribution(stacked, self.inputs[index][:, t].to(self.device), mask)
+            chosen = stacked.policy.head.sample(parameters, self.noise[index][:, t].to(self.device)).cpu()
+            self.actions[index][:, t] = chosen
+            for row, agent in enumerate(stacked.agents):
+                joint_action[agent] = as_env_action(stacked.policy, chosen[row])
+        return joint_action
+
+    def outcome(self, t: int, step: TimeStep) -> None:
+        """What the actions at t led to."""
+        self.rewards[t], self.terminated[t], self.truncated[t] = step.reward, step.terminated, step.truncated
+        self.returns += step.reward
+        self.lengths += 1
+        if step.final is not None:
+            ended = step.final.envs
+            self.ends.append((t, step.final))
+            self.episode_returns.extend(self.returns[ended].tolist())
+            self.episode_lengths.extend(self.lengths[ended].tolist())
+            self.returns[ended], self.lengths[ended] = 0.0, 0
+
+    def finished(self) -> Rollout:
+        """The rollout, on the learner's device."""
+        device, dtype = self.device, self.dtype
+        rows = {
+            agent: (i, row) for i, stacked in enumerate(self.actor.stacks) for row, agent in enumerate(stacked.agents)
+        }
+        at = {agent: rows[agent] for agent in self.team.agents}  # in the environment's order
+        final_at, final_states, final_observations = _finals(
+            self.env, self.team, self.ends, self.states.shape[2:], dtype
+        )
+        return Rollout(
+            observations={agent: self.inputs[i][row].to(device) for agent, (i, row) in at.items()},
+            actions={agent: self.actions[i][row].to(device) for agent, (i, row) in at.items()},
+            states=self.states.to(device),
+            rewards=torch.from_numpy(self.rewards).to(device, dtype),
+            terminated=torch.from_numpy(self.terminated).to(device),
+            truncated=torch.from_numpy(self.truncated).to(device),
+            final_at=final_at,
+            final_states=final_states.to(device),
+            final_observations={agent: seen.to(device) for agent, seen in final_observations.items()},
+            masks={agent: array.to(device) for agent, array in _over_time(self.masks).items()},
+            active={agent: array.to(device, dtype) for agent, array in _over_time(self.active).items()},
+            episode_returns=np.array(self.episode_returns),
+            episode_lengths=np.array(self.episode_lengths, np.int64),
+        )
 
 
 @torch.no_grad()
 def collect(
-    env: TeamEnv,
-    team: Team,
-    actor: Actor,
-    running: Running,
-    n_steps: int,
-    streams: Streams,
-    iteration: int,
+    env: TeamEnv, team: Team, actor: Actor, running: Running, n_steps: int, streams: Streams, iteration: int
 ) -> tuple[Rollout, Running]:
     """``n_steps`` joint steps by the team's policies from ``running`` on: what was seen, and where it led.
 
     All noise is drawn beforehand from streams keyed by (iteration, agent). Raises ``NonFiniteError`` naming the agent
     and the step when the environment shows NaN or inf.
     """
-    dtype = actor.stacks[0].folded.weights[0].dtype
-    device = actor.stacks[0].folded.weights[0].device
-    buffers = _Buffers(actor, env, n_steps, streams, iteration)
-    states = torch.empty(n_steps + 1, *running.current.state.shape, dtype=dtype)
-    rewards = np.empty((n_steps, env.n_envs))
-    terminated = np.empty((n_steps, env.n_envs), bool)
-    truncated = np.empty((n_steps, env.n_envs), bool)
-    masks: list[Mapping[str, npt.NDArray[np.bool_]]] = []
-    active: list[Mapping[str, npt.NDArray[np.bool_]]] = []
-    ends: list[tuple[int, TimeStep]] = []
-    returns, lengths = running.returns.copy(), running.lengths.copy()
-    episode_returns: list[float] = []
-    episode_lengths: list[int] = []
-
-    arrays = [inputs.numpy() for inputs in buffers.inputs]
-    states_array = states.numpy()
-
-    def show(t: int, step: TimeStep) -> None:
-        for stacked, inputs in zip(actor.stacks, arrays, strict=True):
-            actor.inputs(stacked, step.observations, inputs[:, t])
-        states_array[t] = step.state
-
+    recording = _Recording(env, team, actor, running, n_steps, streams, iteration)
     step = running.current
-    show(0, step)
+    recording.show(0, step)
     for t in range(n_steps):
-        joint_action: dict[str, npt.NDArray[Any]] = {}
-        for stacked, inputs, actions, noise in zip(
-            actor.stacks, buffers.inputs, buffers.actions, buffers.noise, strict=True
-        ):
-            mask = stack_masks(stacked.agents, step.action_masks)
-            with torch.inference_mode():
-                parameters = actor.distribution(stacked, inputs[:, t].to(device), mask)
-                chosen = stacked.policy.head.sample(parameters, noise[:, t].to(device)).cpu()
-            actions[:, t] = chosen
-            for row, agent in enumerate(stacked.agents):
-                joint_action[agent] = as_env_action(stacked.policy, chosen[row])
-        masks.append(step.action_masks)
-        active.append(step.active)
-        step = env.step(joint_action)
+        step = env.step(recording.act(t, step))
         _refuse_non_finite(env, step, t, iteration)
-        show(t + 1, step)
-        rewards[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
-        returns += step.reward
-        lengths += 1
-        if step.final is not None:
-            ends.append((t, step))
-            ended = step.final.envs
-            episode_returns.extend(returns[ended].tolist())
-            episode_lengths.extend(lengths[ended].tolist())
-            returns[ended], lengths[ended] = 0.0, 0
-
-    by_agent = {
-        agent: (inputs[row], actions[row])
-        for stacked, inputs, actions in zip(actor.stacks, buffers.inputs, buffers.actions, strict=True)
-        for row, agent in enumerate(stacked.agents)
-    }
-    final_at, final_states, final_observations = _finals(env, team, ends, states.shape[2:], dtype)
-    rollout = Rollout(
-        observations={agent: by_agent[agent][0].to(device) for agent in team.agents},
-        actions={agent: by_agent[agent][1].to(device) for agent in team.agents},
-        states=states.to(device),
-        rewards=torch.from_numpy(rewards).to(device, dtype),
-        terminated=torch.from_numpy(terminated).to(device),
-        truncated=torch.from_numpy(truncated).to(device),
-        final_at=final_at,
-        final_states=final_states.to(device),
-        final_observations={agent: seen.to(device) for agent, seen in final_observations.items()},
-        masks={agent: array.to(device) for agent, array in _over_time(masks).items()},
-        active={agent: array.to(device, dtype) for agent, array in _over_time(active).items()},
-        episode_returns=np.array(episode_returns),
-        episode_lengths=np.array(episode_lengths, np.int64),
-    )
-    return rollout, Running(step, returns, lengths)
+        recording.show(t + 1, step)
+        recording.outcome(t, step)
+    return recording.finished(), Running(step, recording.returns, recording.lengths)
 
 
 def _finals(
-    env: TeamEnv, team: Team, ends: list[tuple[int, TimeStep]], state_shape: torch.Size, dtype: torch.dtype
+    env: TeamEnv, team: Team, finals: list[tuple[int, Final]], state_shape: torch.Size, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Where episodes ended, and what was truly last seen there."""
-    finals = [(t, step.final) for t, step in ends if step.final is not None]
     if not finals:
         none_seen = {agent: torch.empty(0, team.input_size(env, agent), dtype=dtype) for agent in team.agents}
         return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, *state_shape, dtype=dtype), none_seen
