@@ -51,10 +51,12 @@ class Linearization:
             normalized, _, inverse_deviation = torch.native_layer_norm(
                 hidden, hidden.shape[-1:], None, None, LAYER_NORM_EPS
             )
-            self._slopes.append(inverse_deviation * (hidden > 0))
+            self._slopes.append(hidden.sign_().mul_(inverse_deviation))
             self._normalized.append(normalized)
         self._centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
         self.outputs = torch.addmm(folded.biases[-1], self._normalized[-1], folded.weights[-1])
+        # Room for the products' activations: fresh pages for each would take as long as the arithmetic.
+        self._room = [(torch.empty_like(x), torch.empty_like(x)) for x in self._normalized[1:]]
 
     def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """J·v: the tangents of outputs (batch, n_outputs) and of the free parameters (n_free,)."""
@@ -65,7 +67,8 @@ class Linearization:
             d_gain, d_shift, d_weight, d_bias = self._layer(tangents, index)
             folded_weight = torch.addcmul(d_gain.unsqueeze(-1) * weight, gain.unsqueeze(-1), d_weight)
             folded_bias = d_bias + d_shift @ weight + shift @ d_weight
-            moved = torch.addmm(folded_bias, normalized, folded_weight)
+            room = self._room[index][0] if index < len(self._room) else torch.empty_like(self.outputs)
+            moved = torch.addmm(folded_bias, normalized, folded_weight, out=room)
             if index:
                 through = self._project(index, tangent.mul_(self._slopes[index - 1]))
                 moved.addmm_(through, self._centred[index - 1])
@@ -87,7 +90,8 @@ class Linearization:
             torch.addcmul(torch.outer(shift, folded_bias), gain.unsqueeze(-1), folded_weight, out=c_weight)
             c_bias.copy_(folded_bias)
             if index:
-                through = self._project(index, cotangent @ self._centred[index - 1].T)
+                pulled = torch.mm(cotangent, self._centred[index - 1].T, out=self._room[index - 1][0])
+                through = self._project(index, pulled)
                 cotangent = through.mul_(self._slopes[index - 1])
         return result
 
@@ -98,7 +102,7 @@ class Linearization:
     def _project(self, index: int, values: Tensor) -> Tensor:
         """e − x·mean(x∘e), in place; the mean of e is taken out by the centred weights."""
         normalized = self._normalized[index]
-        along = (normalized * values).sum(-1, keepdim=True)
+        along = torch.mul(normalized, values, out=self._room[index - 1][1]).sum(-1, keepdim=True)
         return values.addcmul_(normalized, along, value=-1.0 / normalized.shape[-1])
 
 
