@@ -478,3 +478,16 @@ def test_a_change_from_another_thread_waits_for_the_phase_boundary():
     done.set()
     worker.join()
     assert [change.new for change in trainer.interventions[-19:]] == list(np.linspace(0.1, 0.3, 20))[-19:]
+
+
+def test_action_distributions_are_those_that_acted():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    shown = trainer.env.reset(seed=0)
+    for agent, found in trainer.action_distributions(shown.observations).items():
+        assert found["mean"].shape == found["std"].shape == (4, 2)
+        np.testing.assert_allclose(found["std"], 0.3655, atol=1e-4)
+        modes = trainer._setup.team.actor(trainer._state.policies).modes(shown.observations, {})
+        np.testing.assert_allclose(found["mean"], modes[agent], atol=1e-6)
+    game = wb.happo(wb.envs.tabular(wb.theory.sharing_game(4), n_envs=4), seed=0, **SMALL)
+    (found, *_) = game.action_distributions(game.env.reset(seed=0).observations).values()
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, atol=1e-6)

@@ -191,13 +191,9 @@ def _finals(
     at = np.concatenate([np.stack([np.full(len(final.envs), t), final.envs], 1) for t, final in finals])
     states = np.concatenate([final.state for _, final in finals])
     observations = {}
-    for index, agent in enumerate(team.agents):
+    for agent in team.agents:
         seen = np.concatenate([final.observations[agent] for _, final in finals])
-        if team.agent_id:
-            identity = np.zeros((len(seen), len(team.agents)), seen.dtype)
-            identity[:, index] = 1
-            seen = np.concatenate([seen, identity], 1)
-        observations[agent] = torch.from_numpy(seen).to(dtype)
+        observations[agent] = torch.from_numpy(team.see(agent, seen)).to(dtype)
     return torch.from_numpy(at), torch.from_numpy(states).to(dtype), observations
 
 

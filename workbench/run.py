@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from workbench import checkpoint
 from workbench.envs.base import TeamEnv
@@ -113,6 +115,29 @@ class Run:
         if self._state.preceding_ratio is None:
             raise ValueError("there is no preceding ratio before estimate; step() until trainer.phase is past it.")
         return self._state.preceding_ratio.cpu().numpy().copy()
+
+    @torch.no_grad()
+    def action_distributions(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:
+        """Every agent's distribution over actions at given observations.
+
+        ``observations`` is {agent: (n, observation_dim)}, as the environment shows them. Returns, for each agent, the
+        arrays "mean" and "std" (n, action_dim) of a Gaussian, or "probabilities" (n, n_actions) of a categorical; where
+        there are several action components, a tuple of those.
+        """
+        state, team = self._state, self._setup.team
+        found: dict[str, dict[str, Any]] = {}
+        for agent in team.agents:
+            policy = team.policy(agent)
+            seen = team.see(agent, np.asarray(observations[agent]))
+            inputs = torch.from_numpy(seen).to(self.settings.device, self.settings.torch_dtype)
+            parameters = policy.distribution(state.policies[team.unit_of[agent]].values, inputs)
+            arrays = [part.cpu().numpy() for part in parameters]
+            if policy.head.action_dtype is None:
+                found[agent] = {"mean": arrays[0], "std": np.broadcast_to(arrays[1], arrays[0].shape)}
+            else:
+                probabilities = tuple(np.exp(log_p) for log_p in arrays)
+                found[agent] = {"probabilities": probabilities[0] if len(probabilities) == 1 else probabilities}
+        return found
 
     @property
     def history(self) -> pd.DataFrame:

@@ -87,6 +87,14 @@ class Team:
             )
         return int(shape[0]) + (len(self.agents) if self.agent_id else 0)
 
+    def see(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """``observations`` (n, observation_dim) as the agent's policy sees them: with its number where it shares one."""
+        if not self.agent_id:
+            return observations
+        identity = np.zeros((len(observations), len(self.agents)), observations.dtype)
+        identity[:, self.agents.index(agent)] = 1
+        return np.concatenate([observations, identity], 1)
+
     def policy(self, agent: str) -> Policy:
         """The policy by which an agent acts."""
         return self.policies[self.unit_of[agent]]
