@@ -37,10 +37,12 @@ class Scripted(ParallelEnv):
         mask: Callable[[str, int], Any] | None = None,
         mask_in: str = "infos",
         fail_at: tuple[int, Callable[[], Any]] | None = None,
+        keeps_agents: bool = False,
     ) -> None:
         self.leaving = dict(leaving or {"a": (3, "truncated"), "b": (3, "truncated")})
         self.possible_agents = list(self.leaving)
         self.reward, self.mask, self.mask_in, self.fail_at = reward, mask, mask_in, fail_at
+        self.keeps_agents = keeps_agents  # those who have left stay among ``agents``, flagged once only
         self.own_action_space = spaces.Discrete(3) if action_space is None else action_space
         self.received: list[dict[str, Any]] = []
         self.seeds: list[int | None] = []
@@ -71,11 +73,12 @@ class Scripted(ParallelEnv):
             self.last[agent] = float(np.asarray(action, float).sum())
         acting = list(self.agents)
         flags = {
-            way: {agent: self.leaving[agent] == (self.t, way) for agent in acting}
+            way: {agent: self.leaving[agent] in ((self.t, way), (self.t, "both")) for agent in acting}
             for way in ("terminated", "truncated")
         }
         observations, infos = self._observations(), self._infos()
-        self.agents = [agent for agent in acting if self.t < self.leaving[agent][0]]
+        if not self.keeps_agents:
+            self.agents = [agent for agent in acting if self.t < self.leaving[agent][0]]
         rewards = {agent: self.reward(agent, self.t) for agent in acting}
         return observations, rewards, flags["terminated"], flags["truncated"], infos
 
@@ -123,7 +126,7 @@ class Walk(ParallelEnv):
 
     def step(self, actions: dict[str, Any]) -> Any:
         self.t += 1
-        self.x = self.x + self.rng.normal() + float(actions["right"][0]) - float(actions["left"][0])
+        self.x += self.rng.normal() + float(actions["right"][0]) - float(actions["left"][0])  # in place, as many do
         fell, late = bool(abs(self.x[0]) > 3), self.t == 20
         observations = self._observations()
         given = [dict.fromkeys(self.agents, value) for value in (float(-abs(self.x[0])), fell, late and not fell)]

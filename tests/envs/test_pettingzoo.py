@@ -46,6 +46,15 @@ def test_those_who_left_see_zeros_and_act_no_more_until_all_are_done() -> None:
     assert final.state.tolist() == [[0, 0, 0, 3, 1, 2, 0, 0, 0]]
 
 
+def test_those_who_left_may_stay_among_the_environments_agents() -> None:
+    made: list[Scripted] = []
+    env, _ = one(lambda: made.append(Scripted(LEAVING, keeps_agents=True)) or made[-1])
+    made[0].received.clear()
+    steps = [env.step({agent: np.array([0]) for agent in "abc"}) for _ in range(3)]
+    assert [set(given) for given in made[0].received] == [{"a", "b", "c"}, {"b", "c"}, {"b"}]
+    assert [bool(step.done[0]) for step in steps] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("leaving", "terminated"),
     [
@@ -54,6 +63,7 @@ def test_those_who_left_see_zeros_and_act_no_more_until_all_are_done() -> None:
         ({"a": (2, "terminated"), "b": (2, "truncated")}, False),  # b would have gone on
         ({"a": (1, "terminated"), "b": (2, "truncated")}, False),
         ({"a": (1, "truncated"), "b": (2, "terminated")}, True),  # nobody would have gone on at the end
+        ({"a": (2, "both"), "b": (2, "both")}, True),  # nothing follows, so the clock does not matter
     ],
 )
 def test_an_episode_is_truncated_where_someone_would_have_gone_on(
@@ -142,7 +152,7 @@ def test_environment_i_is_seeded_with_seed_plus_i() -> None:
 
 
 def test_a_copy_repeats_to_the_bit() -> None:
-    env = wb.envs.pettingzoo(Walk, n_envs=3)
+    env = wb.envs.pettingzoo(Walk, n_envs=12)
     assert env.can_snapshot
     env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -154,7 +164,7 @@ def test_a_copy_repeats_to_the_bit() -> None:
     kept = {name: array.copy() for name, array in snapshot.items()}
     first = [env.step(chosen) for chosen in actions]
     assert any(step.final is not None for step in first)
-    for other in (env, env.remake(3)):
+    for other in (env, env.remake(12)):
         other.restore(snapshot)
         assert all(same(step, other.step(chosen)) for step, chosen in zip(first, actions, strict=True))
     assert all(np.array_equal(kept[name], array) for name, array in snapshot.items())
@@ -169,19 +179,22 @@ def test_users_say_how_to_copy() -> None:
     assert same(first, env.step(action))
 
 
-def test_a_copy_remembers_who_has_left() -> None:
+@pytest.mark.parametrize("keeps_agents", [False, True])
+def test_a_copy_remembers_who_has_left(keeps_agents: bool) -> None:
     def take(env: Scripted) -> dict[str, Any]:
         return {"t": env.t, "agents": env.agents, "last": env.last}
 
-    env, _ = one(lambda: Scripted(LEAVING), snapshot=take, restore=lambda env, state: vars(env).update(state))
+    inner = Scripted(LEAVING, keeps_agents=keeps_agents)
+    env, _ = one(lambda: inner, snapshot=take, restore=lambda env, state: vars(env).update(state))
     action = {agent: np.array([0]) for agent in "abc"}
     env.step(action)
     snapshot = env.snapshot()
     first = [env.step(action) for _ in range(2)]
+    received = inner.received[-2:]
+    env.reset()
     env.restore(snapshot)
-    again = [env.step(action) for _ in range(2)]
-    assert [step.active for step in again] == [step.active for step in first]
-    assert all(map(same, first, again))
+    assert all(same(step, env.step(action)) for step in first)
+    assert inner.received[-2:] == received
 
 
 def test_what_cannot_be_copied_says_so() -> None:

@@ -56,6 +56,11 @@ def test_useless_masks_are_refused(space: Any, mask: list[int], message: str) ->
         one(lambda: Scripted(action_space=space, mask=lambda agent, t: mask))
 
 
+def test_the_mask_of_one_who_is_done_does_not_matter() -> None:
+    env, _ = one(lambda: Scripted({"a": (1, "terminated")}, mask=lambda agent, t: [t == 0] * 3))
+    assert bool(env.step({"a": np.array([0])}).terminated[0])
+
+
 def test_a_mask_that_comes_too_late_for_the_first_action_is_refused() -> None:
     env, _ = one(lambda: Scripted(mask=lambda agent, t: None if t == 0 else [1, 1, 1]))
     with pytest.raises(

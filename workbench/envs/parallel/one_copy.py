@@ -112,7 +112,7 @@ class Copy:
         self.look = self._sight(*self._begin(seed), seen=self._alive, needed=self._alive)
 
     def _begin(self, seed: int | None) -> tuple[Any, Any]:
-        given = self.env.reset() if seed is None else self.env.reset(seed=seed)
+        given = self.env.reset(seed=seed)
         if not (isinstance(given, tuple) and len(given) == 2):
             raise IncompatibleEnvironmentError(
                 f"reset() returned a {type(given).__name__}; expected (observations, infos), as PettingZoo's do from "
