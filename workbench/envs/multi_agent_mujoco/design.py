@@ -86,8 +86,11 @@ class Design:
         """What ``MujocoTeamEnv`` was given, without what it would have taken anyway."""
         always = {"scenario": self.scenario, "agent_conf": self.agent_conf, "n_envs": self.n_envs}
         others = [each for each in fields(self) if each.name not in (*always, "keywords")]
-        given = {each.name: getattr(self, each.name) for each in others if getattr(self, each.name) is not each.default}
-        return {**always, **given, **self.keywords}
+        values = {each.name: (getattr(self, each.name), each.default) for each in others}
+        changed = {
+            name: value for name, (value, default) in values.items() if not (value is default or value == default)
+        }
+        return {**always, **changed, **self.keywords}
 
     @property
     def description(self) -> dict[str, Any] | None:

@@ -148,7 +148,7 @@ class MujocoTeamEnv(TeamEnv):
         truncated = (self._elapsed >= self._last_step) & ~terminated
         state = self.robot.observe()
         info = {"observation": state, **terms}
-        ended = np.flatnonzero(terminated | truncated)
+        ended = (terminated | truncated).nonzero()[0]
         final = None
         if ended.size:
             final = Final(ended, *self._observer(state[ended], ended))

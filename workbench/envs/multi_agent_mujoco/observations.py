@@ -15,12 +15,15 @@ from workbench.envs.multi_agent_mujoco.graphs import Features
 Values = npt.NDArray[np.float32] | Floats
 
 
+_NO_SPREAD = np.finfo(np.float64).tiny
+
+
 def standardize(vectors: Floats) -> Floats:
-    """(x − mean(x)) / std(x) along the last axis; vectors without spread become zeros."""
-    centred: Floats = vectors - vectors.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True))
-    deviation[deviation == 0] = 1.0
-    centred /= deviation
+    """(x − mean(x)) / std(x) of each row, (n, size); rows without spread become zeros."""
+    size = vectors.shape[1]
+    centred: Floats = vectors - np.add.reduce(vectors, axis=1, keepdims=True) / size
+    squares = np.vecdot(centred, centred)[:, None]
+    centred *= np.sqrt(size / np.maximum(squares, _NO_SPREAD))
     return centred
 
 
@@ -37,14 +40,16 @@ class Observer(ABC):
         self.observation_spaces = {agent: Box(-np.inf, np.inf, (size,), dtype) for agent, size in sizes.items()}
         self.state_space = Box(-np.inf, np.inf, (state_size,), dtype)
 
-    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
-        """Observations and state of ``envs``, whose Gymnasium observations are ``state``. Fresh memory."""
-        shown = standardize(state).astype(np.float32) if self.standardized else state.copy()
-        return self.observe(state, envs), shown
+    def show(self, vectors: Floats) -> Values:
+        """The vectors as they are shown, in fresh memory."""
+        return standardize(vectors).astype(np.float32) if self.standardized else vectors.copy()
 
     @abstractmethod
-    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
-        """{agent: (n, size)}."""
+    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
+        """{agent: (n, size)} and the state shown (n, state size), in fresh memory.
+
+        state  (n, state size), Gymnasium's observations of ``envs``
+        """
 
 
 class WholeState(Observer):
@@ -57,23 +62,21 @@ class WholeState(Observer):
     def __init__(self, agents: tuple[str, ...], state_size: int, standardized: bool) -> None:
         super().__init__(dict.fromkeys(agents, state_size + len(agents)), state_size, standardized)
         self._agents = agents
-        self._who = np.arange(len(agents))
 
-    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
+    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
         n, size = state.shape
         n_agents = len(self._agents)
         # Agents' vectors hold the same values, only the 1 stands elsewhere: they share one mean and one deviation.
         vector = np.zeros((n, size + n_agents))
         vector[:, :size] = state
-        vector[:, -1] = 1.0
-        if self.standardized:
-            vector = standardize(vector)
-        stacked = np.empty((n_agents, n, size + n_agents), np.float32 if self.standardized else np.float64)
-        stacked[0] = vector
-        stacked[1:] = stacked[0]
-        stacked[:, :, size:] = vector[:, size, None] if n_agents > 1 else 0.0
-        stacked[self._who, :, size + self._who] = vector[:, -1]
-        return dict(zip(self._agents, stacked, strict=True))
+        vector[:, size] = 1.0
+        shown = self.show(vector)
+        stacked = np.empty((n_agents, *shown.shape), shown.dtype)
+        stacked[...] = shown
+        stacked[1:, :, size] = shown[:, -1]
+        for agent in range(1, n_agents):
+            stacked[agent, :, size + agent] = shown[:, size]
+        return dict(zip(self._agents, stacked, strict=True)), self.show(state)
 
 
 class NearbyJoints(Observer):
@@ -97,7 +100,7 @@ class NearbyJoints(Observer):
             if any(np.isfinite((feature.low, feature.high)).any() for feature in observed)
         }
 
-    def observe(self, state: Floats, envs: Rows) -> dict[str, Values]:
+    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
         motion = self._engine.motion[envs]
         derived = [self._engine.fields[name][envs].reshape(len(motion), -1) for name in self._derived]
         everything = np.concatenate([motion, *derived], axis=1)
@@ -106,8 +109,8 @@ class NearbyJoints(Observer):
             seen = everything.take(columns, axis=1)
             if agent in self._limits:
                 np.clip(seen, *self._limits[agent], out=seen)
-            observations[agent] = standardize(seen).astype(np.float32) if self.standardized else seen
-        return observations
+            observations[agent] = self.show(seen) if self.standardized else seen
+        return observations, self.show(state)
 
 
 def derived_fields(features: Mapping[str, Features]) -> set[str]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from workbench.envs.multi_agent_mujoco.engine import ALL, CONTACT_FORCES, Engine, Floats, Rows
 from workbench.envs.multi_agent_mujoco.keywords import Keywords
+from workbench.errors import unknown_name
 
 Bools = npt.NDArray[np.bool_]
 Terms = dict[str, Floats]
@@ -26,8 +27,15 @@ Limits = tuple[float, float]
 
 def _squares(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Σ x² of each row, in the rows' dtype and in the order in which NumPy adds up one such row."""
-    total: npt.NDArray[Any] = np.square(values).reshape(len(values), -1).sum(axis=1)
+    total: npt.NDArray[Any] = np.add.reduce(np.square(values).reshape(len(values), -1), axis=1)
     return total
+
+
+def clipped(values: Floats, limits: Limits) -> Floats:
+    """``np.clip``, without what it costs to call."""
+    low, high = limits
+    inside: Floats = np.minimum(np.maximum(values, low), high)
+    return inside
 
 
 class Robot(ABC):
@@ -79,14 +87,11 @@ class Robot(ABC):
         observation[:, : motion.shape[1]] = motion
         if self.velocity_limit is not None:
             velocities = observation[:, motion.shape[1] - self.model.nv : motion.shape[1]]
-            np.clip(velocities, -self.velocity_limit, self.velocity_limit, out=velocities)
+            velocities[...] = clipped(velocities, (-self.velocity_limit, self.velocity_limit))
         for field, span, limits in self._spans:
             values = field[envs]
             target = observation[:, span].reshape(values.shape)
-            if limits is None:
-                target[...] = values
-            else:
-                np.clip(values, *limits, out=target)
+            target[...] = values if limits is None else clipped(values, limits)
         return observation
 
     def draw(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
@@ -212,7 +217,11 @@ class Ant(Runner):
 
     def attach(self, engine: Engine) -> None:
         super().attach(engine)
-        self._main_body = self.model.body(self.options.get("main_body", "torso")).id
+        body = self.options.get("main_body", "torso")
+        bodies = {self.model.body(i).name: i for i in range(self.model.nbody)}
+        if body not in bodies and body not in range(self.model.nbody):
+            raise unknown_name("main_body", body, filter(None, bodies), f"Or a number below {self.model.nbody}.")
+        self._main_body = bodies[body] if body in bodies else int(body)
 
     def place(self, envs: Rows = ALL) -> Floats:
         # Not from qpos: under RK4 a body's position belongs to the last of the four stages.
@@ -221,13 +230,15 @@ class Ant(Runner):
     def healthy(self) -> Bools:
         low, high = self.options["healthy_z_range"]
         height = self.engine.qpos[:, 2]
-        healthy: Bools = np.isfinite(self.engine.motion).all(axis=1) & (low <= height) & (height <= high)
+        # A sum is finite if and only if all its terms are, short of an overflow that MuJoCo never lets happen.
+        finite = np.isfinite(np.add.reduce(self.engine.motion, axis=1))
+        healthy: Bools = finite & (low <= height) & (height <= high)
         return healthy
 
     def contact_cost(self) -> Floats | None:
         if not self.contact_priced:
             return None
-        forces = np.clip(self.engine.fields[CONTACT_FORCES], *self.options["contact_force_range"])
+        forces = clipped(self.engine.fields[CONTACT_FORCES], self.options["contact_force_range"])
         cost: Floats = self.options["contact_cost_weight"] * _squares(forces)
         return cost
 
