@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from workbench.theory.games import FloatArray
 
-_TOLERANCE = 1e-12  # relative, on log KL and on the sum of the multipliers
+_TOLERANCE = 1e-10  # relative, on log KL and on the sum of the multipliers; the value's error is its square
 _SMALL = 1e-3  # below which k(u) is a series
 _NEWTON_ITERATIONS = 20  # of the joint Newton method; four to six are usual
 _ITERATIONS = 200  # of the sure searches
@@ -193,28 +193,30 @@ def _search(states: _States, log_penalty: float, log_d: float, limit: _Point) ->
         low, high = (log_d, high) if error > 0.0 else (low, log_d)
         if high - low <= _TOLERANCE * max(1.0, abs(log_d)):
             break
-        slope = _sum_slope(point, open_)
-        stride = -error / slope if np.isfinite(error) and slope < 0.0 else np.nan
-        # Long strides up are taken in d, not in log d: where only boundary actions move, Σλ falls like e^{−d}.
-        log_d = _next_budget(log_d, log_d + (np.log1p(stride) if stride > 1.0 else stride), low, high, kinks)
+        log_d = _next_budget(log_d, log_d + _stride(point, open_, error), low, high, kinks)
     return z, log_d
 
 
 def _next_budget(log_d: float, newton: float, low: float, high: float, kinks: FloatArray) -> float:
     """Newton's proposal; the middle one of the kinks it would jump over; bisection where it leaves the bracket."""
-    crossed = kinks[(kinks > low) & (kinks < high) & (kinks > min(log_d, newton)) & (kinks <= max(log_d, newton))]
-    if crossed.size:
-        return float(np.sort(crossed)[crossed.size // 2])
+    crossed = (kinks > low) & (kinks < high)
+    if np.isfinite(newton):
+        crossed &= (kinks > min(log_d, newton)) & (kinks <= max(log_d, newton))
+    if crossed.any():
+        return float(np.sort(kinks[crossed])[crossed.sum() // 2])
     if low < newton < high:
         return newton
     return 0.5 * (low + high) if np.isfinite(low) else high - 2.0 - abs(high)
 
 
-def _sum_slope(point: _Point, open_: npt.NDArray[np.bool_]) -> float:
-    """d log Σλ / d log d over the states that still move."""
-    share = np.exp(point.log_multiplier[open_] - point.log_multiplier[open_].max(initial=-np.inf))
-    each = point.log_multiplier_slope[open_] / point.log_kl_slope[open_]
-    return float((share * each).sum() / share.sum()) if share.size else 0.0
+def _stride(point: _Point, open_: npt.NDArray[np.bool_], error: float) -> float:
+    """Newton's step in log d towards Σλ = C over the states that still move; NaN where none does."""
+    if not np.isfinite(error):
+        return np.nan
+    share = np.exp(point.log_multiplier[open_] - point.log_multiplier[open_].max())
+    slope = share @ (point.log_multiplier_slope[open_] / point.log_kl_slope[open_]) / share.sum()
+    # Where Σλ hardly depends on d yet, it will fall like e^{−d}: a long step up is then taken in d, not in log d.
+    return float(np.log1p(-error / slope) if error > -slope and slope > -0.1 else -error / slope)
 
 
 def _first_guess(states: _States, log_penalty: float) -> float:

@@ -23,8 +23,11 @@ class PolicyHistory(tuple[Policies, ...]):
 
     last_logs: Policies
 
-    def __new__(cls, policies: Iterable[Policies], last_logs: Policies) -> PolicyHistory:
+    def __new__(cls, policies: Iterable[Policies], last_logs: Policies | None = None) -> PolicyHistory:
         history = super().__new__(cls, policies)
+        if last_logs is None:
+            with np.errstate(divide="ignore"):
+                last_logs = tuple(np.log(policy) for policy in history[-1])
         history.last_logs = last_logs
         return history
 
