@@ -88,7 +88,7 @@ class Team:
         return int(shape[0]) + (len(self.agents) if self.agent_id else 0)
 
     def see(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """``observations`` (n, observation_dim) as the agent's policy sees them: with its number where it shares one."""
+        """``observations`` (n, observation_dim) as the agent's policy sees them: with its number where it is shared."""
         if not self.agent_id:
             return observations
         identity = np.zeros((len(observations), len(self.agents)), observations.dtype)
