@@ -188,7 +188,7 @@ def test_a_method_that_does_not_clip_shows_the_sample_size_alone() -> None:
 def test_density_is_the_kernel_estimate_between_the_extremes() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.standard_normal(3000), 0.3 * rng.standard_normal(1000) + 3, [14.0]])
-    at, height = distributions.density(values)
+    at, height = distributions.density(np.sort(values))
     assert (at[0], at[-1]) == (values.min(), values.max())
     quartiles = np.quantile(values, [0.25, 0.75])
     width = 0.9 * min(values.std(), np.diff(quartiles)[0] / 1.349) * len(values) ** -0.2
@@ -213,7 +213,11 @@ def test_every_kind_reaches_from_the_least_sample_to_the_largest(kind: Any) -> N
     trainer.m_factors[agent][3, 4] = 25.0
     axis = "x" if kind == "histogram" else "y"
     drawn = np.concatenate(
-        [np.ravel(trace[axis]) for trace in traces_named(views.m_factors(trainer, kind), agent) if trace[axis]]
+        [
+            np.ravel(trace[axis])
+            for trace in traces_named(views.m_factors(trainer, kind, "linear"), agent)
+            if trace[axis]
+        ]
     )
     numbers = drawn.astype(float)
     assert numbers.max() == pytest.approx(25.0, rel=1e-5)
@@ -221,6 +225,23 @@ def test_every_kind_reaches_from_the_least_sample_to_the_largest(kind: Any) -> N
         numbers.min() == pytest.approx(min(m.min() for m in trainer.m_factors.values()), rel=1e-3)
         or kind != "histogram"
     )
+
+
+def test_long_tails_get_a_scale_on_which_the_body_is_seen() -> None:
+    trainer = fake_trainer(n_agents=2, iterations=1)
+    assert views.m_factors(trainer).figure.layout.yaxis.ticktext is None
+    agent = trainer.iteration_order[1]
+    trainer.m_factors[agent] = trainer.m_factors[agent].copy()
+    trainer.m_factors[agent][3, 4] = 200.0
+    axis = views.m_factors(trainer).figure.layout.yaxis
+    assert {"0", "1", "−1", "10", "100"} <= set(axis.ticktext)
+    assert np.diff(axis.tickvals).min() > 0
+    places = dict(zip(axis.ticktext, axis.tickvals, strict=True))
+    assert places["0"] == 0
+    assert places["1"] > 0.05 * places["100"], "the body has room"
+    outline = max((t for t in traces_named(views.m_factors(trainer), agent)), key=lambda t: len(t.y))
+    assert max(outline.y) > places["100"]
+    assert views.m_factors(trainer, scale="linear").figure.layout.yaxis.ticktext is None
 
 
 def test_histogram_counts_every_sample() -> None:
@@ -283,6 +304,8 @@ def test_an_unknown_column_is_refused_with_the_nearest() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'asinh'"):
+        views.m_factors(fake_trainer(), scale="asin")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="did you mean 'violin'"):
         views.m_factors(fake_trainer(), "violins")  # type: ignore[arg-type]
 

@@ -45,12 +45,12 @@ class Plot:
 
 
 def arrange(
-    plots: Sequence[Plot], columns: int = 1, width: int = look.WIDTH, height: int | None = None
+    plots: Sequence[Plot], columns: int = 1, width: int = look.WIDTH, panel_height: int = look.PANEL_HEIGHT
 ) -> dict[str, Any]:
     """One figure of several panels, row by row, with one legend below, in plain form.
 
-    The legend names everything once, and an agent's entry switches the agent on and off in all panels. Without a
-    ``height`` every row is ``look.PANEL_HEIGHT`` high, and what labels and legend need comes on top.
+    The legend names everything once, and an agent's entry switches the agent on and off in all panels. Axes are
+    ``panel_height`` pixels high; what titles, labels and the legend need comes on top.
     """
     across = [_share(k, columns, COLUMN_GAP, width - SIDE_ROOM - 16) for k in range(columns)]
     spans = [(end - start) * (width - SIDE_ROOM - 16) for start, end in across]
@@ -58,17 +58,15 @@ def arrange(
     rooms = [max(plot.label_room for plot in plots[k : k + columns]) for k in range(0, len(plots), columns)]
     names = _legend_names(plots)
     legend = _legend_rows(names, width) * LEGEND_ROW + (8 if names else 0)
-    fixed = TOP_ROOM + TITLE_ROOM * len(rooms) + sum(rooms) + legend
-    height = fixed + look.PANEL_HEIGHT * len(rooms) if height is None else height
-    panel = max((height - fixed) / len(rooms), 40.0)
-    area = panel * len(rooms) + sum(rooms[:-1]) + TITLE_ROOM * (len(rooms) - 1)
+    area = panel_height * len(rooms) + sum(rooms[:-1]) + TITLE_ROOM * (len(rooms) - 1)
+    height = TOP_ROOM + TITLE_ROOM + area + rooms[-1] + legend
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"shapes": [], "annotations": [], "width": width, "height": height}
     seen: set[str] = set()
     for k, plot in enumerate(plots):
         row = k // columns
-        top = area - row * (panel + TITLE_ROOM) - sum(rooms[:row])
-        up = [round((top - panel) / area, 5), round(top / area, 5)]
+        top = area - row * (panel_height + TITLE_ROOM) - sum(rooms[:row])
+        up = [round((top - panel_height) / area, 5), round(top / area, 5)]
         _add(plot, k, across[k % columns], up, spans[k % columns], traces, layout, seen)
     layout["margin"] = {"l": SIDE_ROOM, "r": 16, "t": TOP_ROOM + TITLE_ROOM, "b": rooms[-1] + legend}
     layout["showlegend"] = bool(names)

@@ -42,17 +42,24 @@ NUMBERS = ("kl", "clipped_fraction", "effective_sample_size", "m_variance")
 
 
 def newest(run: Run) -> Positions:
-    """The updates of the newest iteration that has any; its units stand in update order."""
-    last = {unit: run.updates_of(unit, "iteration")[-1] for unit in run.updates}
-    rows = [unit for unit, iteration in last.items() if iteration == max(last.values())]
-    rows.sort(key=lambda unit: run.updates_of(unit, "position")[-1])
+    """The updates of the newest iteration that has any (up to ``run.upto``); its units stand in update order."""
+    last = {unit: _newest_row(run, unit) for unit in run.updates}
+    iterations = {unit: run.updates_of(unit, "iteration")[row] for unit, row in last.items() if row is not None}
+    units = [unit for unit, iteration in iterations.items() if iteration == max(iterations.values())]
+    units.sort(key=lambda unit: run.updates_of(unit, "position")[last[unit]])
     # The order may be that of this very iteration, with those who are left at its end.
-    units = list(run.order) if list(run.order[: len(rows)]) == rows else rows
+    places = run.order if list(run.order[: len(units)]) == units else tuple(units)
     columns = {}
     for name in NUMBERS:
-        columns[name] = np.full(len(units), np.nan)
-        columns[name][: len(rows)] = [run.updates_of(unit, name)[-1] for unit in rows]
-    return Positions(tuple(units) if rows else (), columns)
+        columns[name] = np.full(len(places), np.nan)
+        columns[name][: len(units)] = [run.updates_of(unit, name)[last[unit]] for unit in units]
+    return Positions(places if units else (), columns)
+
+
+def _newest_row(run: Run, unit: str) -> int | None:
+    iteration = run.updates_of(unit, "iteration")
+    rows = len(iteration) if run.upto is None else int(np.searchsorted(iteration, run.upto, side="right"))
+    return rows - 1 if rows else None
 
 
 def place_axis(run: Run, units: tuple[str, ...]) -> dict[str, Any]:

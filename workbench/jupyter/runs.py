@@ -31,6 +31,7 @@ class Run:
     m_factors    {agent: (n_steps, n_envs)} in update order
     max_kl       δ, where the method has one
     unit         of advantages, and so of M
+    upto         the iteration that positions are shown of; None for the newest
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     m_factors: Mapping[str, Column] = field(default_factory=dict)
     max_kl: float | None = None
     unit: str = STANDARDIZED
+    upto: int | None = None
 
     def column(self, table: str, name: str) -> Floats:
         """A column of "iterations" or "evaluations" as floats; NaN where the run lacks it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.jupyter import curves, distributions, look, positions
-from workbench.jupyter.distributions import Kind
+from workbench.jupyter.distributions import Kind, Scale
 from workbench.jupyter.plots import Plot, arrange
 from workbench.jupyter.record import Record, show
 from workbench.jupyter.runs import Run, read, read_all
@@ -50,7 +50,7 @@ def returns(trainers: Any) -> Record:
     return _record(f"Return against environment steps: {_names(runs)}", curves.run_curves(runs))
 
 
-def m_factors(trainer: Any, kind: Kind = "violin") -> Record:
+def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Record:
     """The distribution of M^{i1:m} = Π_{j<m}(π_new/π_old)·A over the rollout, agent by agent in update order.
 
     Shows the agents updated in this iteration and the one about to be; between iterations, the last one's. The first
@@ -58,10 +58,12 @@ def m_factors(trainer: Any, kind: Kind = "violin") -> Record:
 
     ``kind`` is "violin" (Gaussian kernel density with quartiles and median, all of equal width), "box" (whiskers at
     1 % and 99 %, the least and the largest sample marked) or "histogram" (common bins, logarithmic counts). All are
-    computed from every sample and reach from the least to the largest. Raises ``ValueError`` for another kind.
+    computed from every sample and reach from the least to the largest. ``scale`` of the axis is "linear", "asinh"
+    (linear near zero, logarithmic far from it) or "auto", which takes asinh where tails are long. Raises ``ValueError``
+    for another kind or scale.
     """
     run = read(trainer, m_factors=True)
-    return _record(f"M-factors in update order ({kind})", distributions.m_factors(run, kind))
+    return _record(f"M-factors in update order ({kind})", distributions.m_factors(run, kind, scale))
 
 
 def by_position(trainer: Any) -> Record:

@@ -1,0 +1,320 @@
+"""What a session shows: its widgets, brought up to date from the run whenever something happened."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets
+
+from workbench.errors import unknown_name
+from workbench.jupyter import curves, distributions, look, positions
+from workbench.jupyter.flusher import Flusher
+from workbench.jupyter.live_plot import LivePlot
+from workbench.jupyter.plots import arrange
+from workbench.jupyter.record import Record
+from workbench.jupyter.runs import unit_label
+from workbench.jupyter.tape import Tape
+from workbench.jupyter.widgets import Controls, Knob, Permutation, Request
+from workbench.orders import RULES
+
+ARRANGED, OWN = "arranged", "own"
+RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
+NARROW = 640  # pixels, below which panels stand one above the other
+DOING = {
+    "collect": "collecting",
+    "estimate": "estimating advantages",
+    "update_agent": "updating",
+    "update_critic": "fitting the critic",
+}
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The setting that a method's knob turns."""
+
+    setting: str
+    label: str
+    title: str
+    low: float
+    high: float
+    logarithmic: bool = False
+
+
+DIALS = (
+    Dial("clip_epsilon", "clip ε", "How far the ratio of an agent's policies may move the surrogate", 0.01, 0.5),
+    Dial("max_kl", "max KL δ", "How far an agent's policy may move in one update, in nats", 1e-4, 0.1, True),
+)
+
+
+def dial_of(trainer: Any) -> Dial | None:
+    """The dial of a trainer's method, None where it has none."""
+    return next((dial for dial in DIALS if hasattr(trainer.settings, dial.setting)), None)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the status line says; ``traceback`` is folded under it."""
+
+    text: str = ""
+    error: bool = False
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the panel needs to know of its session.
+
+    tapes           {name: tape} of all its runs; ``active`` the name of the one it drives
+    running         whether the worker has a goal; ``fraction`` how far it is on the way, where that is known
+    message         of the status line
+    asked_order     an order that was asked for and is not in effect yet; ``asked_value`` of the dial likewise
+    """
+
+    tapes: Mapping[str, Tape]
+    active: str
+    running: bool
+    fraction: float | None
+    message: Message
+    asked_order: tuple[str, ...] | None
+    asked_value: float | None
+
+    @property
+    def trainer(self) -> Any:
+        return self.tapes[self.active].trainer
+
+
+class Panel:
+    """The widgets of a session. ``look_at()`` gives the session's ``View``; ``on_request`` gets what the page asks for.
+
+    ``changed()`` is to be called, from any thread, whenever something may have happened.
+    """
+
+    def __init__(self, look_at: Callable[[], View], on_request: Callable[[Request], None], kind: str) -> None:
+        if kind not in distributions.KINDS:
+            raise unknown_name("kind of distribution", kind, distributions.KINDS)
+        self.kind = kind
+        self._look_at = look_at
+        self._on_request = on_request
+        self._scale: distributions.Scale = "auto"
+        self._speed = Speed()
+        self._figure_flusher = Flusher(self._flush_figure, self._figure_failed)
+        self._control_flusher = Flusher(self._flush_controls, self._controls_failed)
+        self.permutation = Permutation(on_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
+        self.knob = Knob(on_request)
+        self.controls = Controls(self._hear_controls)
+        self.plot = LivePlot(self._hear_plot)
+        first_row = ipywidgets.HBox([self.permutation, self.knob])
+        first_row.layout = ipywidgets.Layout(
+            flex_flow="row wrap", justify_content="space-between", align_items="center"
+        )
+        self.box = ipywidgets.VBox([first_row, self.controls, self.plot])
+        self._width = self.plot.width
+        self._flush_controls()
+
+    def changed(self) -> None:
+        """Show what is new, as soon as the page can take it."""
+        running = self._look_at().running
+        for flusher in (self._figure_flusher, self._control_flusher):
+            flusher.gentle = running
+            flusher.poke()
+
+    def unattended(self, on: bool) -> None:
+        """Whether the kernel is busy with a cell, so that the page's answers are not heard."""
+        for flusher in (self._figure_flusher, self._control_flusher):
+            flusher.unattended = on
+
+    def close(self) -> None:
+        """Take the widgets off the page and stop drawing."""
+        for flusher in (self._figure_flusher, self._control_flusher):
+            flusher.close()
+        for widget in (self.permutation, self.knob, self.controls, self.plot, *self.box.children[:1], self.box):
+            widget.close()
+
+    def _hear_controls(self, request: Request) -> None:
+        if request["type"] == "shown":
+            self._control_flusher.answered()
+        elif request["type"] == "kind":
+            self.kind = request["kind"] if request["kind"] in distributions.KINDS else self.kind
+            self.changed()
+        else:
+            self._on_request(request)
+
+    def _hear_plot(self) -> None:
+        if self.plot.drawn == self.plot.sent:
+            self._figure_flusher.answered()
+        if self.plot.width != self._width:
+            self._width = self.plot.width
+            self._figure_flusher.poke()
+
+    # --- the figure -------------------------------------------------------------------------------------------------
+
+    def figure(self, view: View, width: int, panel_height: int) -> dict[str, Any]:
+        """The four panels in plain form: returns of all runs, and the active one's M-factors, positions and KL."""
+        active = view.tapes[view.active].run(settled=view.running)
+        runs = [active if name == view.active else tape.run(beside=True) for name, tape in view.tapes.items()]
+        factors = distributions.m_factors(active, self.kind, self._scale)  # type: ignore[arg-type]
+        if distributions.has_asinh(factors):
+            self._scale = "asinh"  # and stay with it: an axis that changes from frame to frame cannot be read
+        plots = [
+            curves.run_curves(runs, beside_agents=True),
+            factors,
+            positions.clipped_and_effective(active),
+            curves.agent_curves(active, "kl"),
+        ]
+        return arrange(plots, 2 if width >= NARROW else 1, width, panel_height)
+
+    def record(self) -> Record:
+        """The figure as a record."""
+        view = self._look_at()
+        return Record(self.figure(view, look.WIDTH, look.PANEL_HEIGHT), f"Panel of {', '.join(view.tapes)}")
+
+    def _flush_figure(self) -> bool:
+        view = self._look_at()
+        figure = self.figure(view, self.plot.width, look.LIVE_PANEL_HEIGHT)
+        self.plot.error = ""
+        self.plot.draw(figure, f"{view.trainer.method}: returns, M-factors, clipping and KL of {view.active}")
+        return True
+
+    def _figure_failed(self, error: Exception) -> None:
+        self.plot.error = f"The figure failed, training goes on: {type(error).__name__}: {error}"
+
+    # --- the controls -----------------------------------------------------------------------------------------------
+
+    def _flush_controls(self) -> bool:
+        view = self._look_at()
+        order = shown_order(view)
+        with self.permutation.hold_sync():
+            self.permutation.items = items_of(view, order)
+            self.permutation.pending = view.asked_order is not None
+            self.permutation.rules, self.permutation.rule = rules_of(view)
+        self._turn_knob(view)
+        self.controls.state = self._state(view)
+        return True
+
+    def _controls_failed(self, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(error))
+        text = f"The panel failed, training goes on: {type(error).__name__}: {error}"
+        self.controls.state = {**self.controls.state, "message": text, "error": True, "traceback": trace}
+
+    def _turn_knob(self, view: View) -> None:
+        dial = dial_of(view.trainer)
+        if dial is None:
+            self.knob.label = ""
+            return
+        value = view.asked_value
+        with self.knob.hold_sync():
+            self.knob.label, self.knob.title, self.knob.logarithmic = dial.label, dial.title, dial.logarithmic
+            self.knob.low, self.knob.high = dial.low, dial.high
+            self.knob.pending = value is not None
+            self.knob.value = getattr(view.trainer.settings, dial.setting) if value is None else value
+
+    def _state(self, view: View) -> dict[str, Any]:
+        trainer, message = view.trainer, view.message
+        steps = self._speed.of(view.active, trainer.env_steps) if view.running else None
+        return {
+            "can": possible(view),
+            "running": view.running,
+            "where": where(view, steps),
+            "fraction": view.fraction,
+            "message": message.text,
+            "error": message.error,
+            "traceback": message.traceback,
+            "runs": list(view.tapes),
+            "active": view.active,
+            "kinds": list(distributions.KINDS),
+            "kind": self.kind,
+            "frame": time.monotonic(),  # every state differs from the last, so that the page answers each
+        }
+
+
+class Speed:
+    """Env steps a second over the last few seconds."""
+
+    WINDOW = 5.0
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._seen: deque[tuple[float, int]] = deque()
+        self._lock = threading.Lock()
+
+    def of(self, name: str, env_steps: int) -> float | None:
+        """The speed, now that so many steps are taken; None until there is something to compare with."""
+        now = time.monotonic()
+        with self._lock:
+            if name != self._name or (self._seen and (env_steps < self._seen[-1][1] or now - self._seen[-1][0] > 30)):
+                self._name = name
+                self._seen.clear()
+            if not self._seen or env_steps > self._seen[-1][1]:
+                self._seen.append((now, env_steps))
+            while len(self._seen) > 2 and now - self._seen[0][0] > self.WINDOW:
+                self._seen.popleft()
+            (then, before), (last, steps) = self._seen[0], self._seen[-1]
+        return (steps - before) / (last - then) if last > then else None
+
+
+def shown_order(view: View) -> tuple[str, ...]:
+    """Who stands where on the chips: this iteration's order, or the next one's, or what was asked for."""
+    trainer = view.trainer
+    if view.asked_order is not None:
+        return view.asked_order
+    if trainer.phase in ("update_agent", "update_critic"):
+        return tuple(trainer.iteration_order)
+    try:
+        return tuple(trainer.remaining)
+    except Exception:  # a user's own rule may need what is not there yet
+        return tuple(trainer.units)
+
+
+def items_of(view: View, order: tuple[str, ...]) -> list[dict[str, str]]:
+    """The chips."""
+    trainer = view.trainer
+    agents = tuple(trainer.env.agents)
+    left = trainer.remaining if trainer.phase in ("update_agent", "update_critic") else order
+    current = left[0] if trainer.phase == "update_agent" and left else None
+    state = {unit: "left" if unit in left else "done" for unit in order} | ({current: "now"} if current else {})
+    return [
+        {
+            "unit": unit,
+            "label": unit_label(agents, unit),
+            "color": look.agent_color(agents, unit),
+            "state": state[unit],
+        }
+        for unit in order
+    ]
+
+
+def rules_of(view: View) -> tuple[list[list[str]], str]:
+    """What may decide the order, and what does."""
+    given = view.trainer.order
+    rules = [[name, RULE_TEXTS.get(name, name.replace("_", "-"))] for name in RULES] + [[ARRANGED, "as arranged"]]
+    if callable(given):
+        return [*rules, [OWN, getattr(given, "__name__", "own rule")]], OWN
+    return rules, given if isinstance(given, str) else ARRANGED
+
+
+def possible(view: View) -> list[str]:
+    """What the buttons may do now."""
+    trainer = view.trainer
+    copies = ["fork"] if trainer.env.can_snapshot else []
+    back = ["rewind agent", "rewind iteration"] if trainer.env.can_snapshot and trainer.env_steps else []
+    return [*copies, *back, "pause"] if view.running else [*copies, *back, "step agent", "step iteration", "run"]
+
+
+def where(view: View, speed: float | None) -> str:
+    """The progress in words."""
+    trainer = view.trainer
+    doing = DOING[trainer.phase] if view.running else f"next: {trainer.phase.replace('_', ' ')}"
+    if trainer.phase == "update_agent":
+        order, left = trainer.iteration_order, trainer.remaining
+        place = f"{len(order) - len(left) + 1} of {len(order)}"
+        agent = unit_label(trainer.env.agents, left[0])
+        doing = f"updating {agent} ({place})" if view.running else f"next: {agent} ({place})"
+    parts = [f"iteration {trainer.iteration}", doing, f"{trainer.env_steps:,} env steps"]
+    parts += [f"{speed:,.0f} steps/s"] if speed else []
+    return " · ".join([*parts, "running" if view.running else "paused"])

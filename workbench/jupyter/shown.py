@@ -1,0 +1,90 @@
+"""What a session leaves in the notebook, and when: the record under a live panel, and a call after each cell."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from workbench.jupyter.record import Record
+
+DELAY = 1.5  # seconds of rest before the record is drawn anew
+
+
+class ShownRecord:
+    """Shows a panel with a record below it, and keeps the record up to date while the panel rests.
+
+    The page hides the record while the panel above it is alive; it is what a reader without a kernel sees.
+    """
+
+    def __init__(self, make: Callable[[], Record]) -> None:
+        self._make = make
+        self._handles: list[Any] = []
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def display(self, box: Any, text: str) -> None:
+        """Show the panel, and below it the record."""
+        import IPython.display
+
+        bundle = box._repr_mimebundle_()
+        IPython.display.display({**bundle, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+        handle = IPython.display.display(self._make(), display_id=True)  # type: ignore[no-untyped-call]
+        if handle is not None:
+            self._handles.append(handle)
+
+    def renew_soon(self) -> None:
+        """Draw the record anew after a moment without further changes."""
+        if not self._handles:
+            return
+        with self._lock:
+            self._forget_timer()
+            self._timer = threading.Timer(DELAY, self.renew)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def renew(self) -> None:
+        """Draw the record anew."""
+        if not self._handles:
+            return
+        with self._lock:
+            self._forget_timer()
+            record = self._make()
+            for handle in self._handles:
+                handle.update(record)
+
+    def close(self) -> None:
+        """Leave the record as it is."""
+        with self._lock:
+            self._forget_timer()
+            self._handles = []
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class AfterEachCell:
+    """Calls something after each cell of the notebook, where there is one, until closed."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._events: Any = None
+        with contextlib.suppress(ImportError):
+            from IPython.core.getipython import get_ipython
+
+            shell = get_ipython()
+            self._events = None if shell is None else shell.events
+        if self._events is not None:
+            self._events.register("post_run_cell", self._after)
+
+    def _after(self, *_: object) -> None:
+        self._call()
+
+    def close(self) -> None:
+        """Call nothing any more."""
+        if self._events is not None:
+            self._events.unregister("post_run_cell", self._after)
+            self._events = None

@@ -1,0 +1,87 @@
+"""The controls of a session's panel: the update order as chips, a setting with slider and field, the buttons.
+
+What a user asks for on the page arrives as plain messages, which each widget hands to ``on_request``; what it shows are
+its traits. Widgets know nothing of trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anywidget
+import traitlets
+
+from workbench.jupyter.live_plot import COMMON_CSS, STATIC
+
+Request = Mapping[str, Any]
+
+
+def style(name: str) -> str:
+    """The style sheet of a widget, after the one that all have in common."""
+    return COMMON_CSS + (STATIC / f"{name}.css").read_text(encoding="utf-8")
+
+
+class PanelWidget(anywidget.AnyWidget):
+    """A widget that hands the page's messages to ``on_request``, which must return at once."""
+
+    def __init__(self, on_request: Callable[[Request], None], **traits: Any) -> None:
+        super().__init__(**traits)
+        self._on_request = on_request
+        self.on_msg(self._hear)
+
+    def _hear(self, _: object, message: Request, __: object) -> None:
+        if "number" in message:
+            self.send({"type": "heard", "number": message["number"]})
+        self._on_request(message)
+
+
+class Permutation(PanelWidget):
+    """The update order as chips, moved by drag or keyboard; asks for "order", "shuffle", "reverse" or "rule".
+
+    items    [{"unit", "label", "color", "state"}] in order; state is "done", "now" or "left"
+    rules    [[name, text]], what may decide the order; ``rule`` the one that does
+    pending  whether what is shown was asked for and is not yet in effect
+    """
+
+    _esm = STATIC / "permutation.js"
+    _css = style("permutation")
+
+    items: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    rules: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    rule = traitlets.Unicode().tag(sync=True)
+    pending = traitlets.Bool(False).tag(sync=True)
+
+
+class Knob(PanelWidget):
+    """A positive number with slider and field; asks for "value".
+
+    low, high    ends of the slider; the field takes others too
+    logarithmic  whether the slider goes by factors
+    """
+
+    _esm = STATIC / "knob.js"
+    _css = style("knob")
+
+    label = traitlets.Unicode().tag(sync=True)
+    title = traitlets.Unicode().tag(sync=True)
+    value = traitlets.Float(1.0).tag(sync=True)
+    low = traitlets.Float(0.01).tag(sync=True)
+    high = traitlets.Float(1.0).tag(sync=True)
+    step = traitlets.Float(0.01).tag(sync=True)
+    logarithmic = traitlets.Bool(False).tag(sync=True)
+    pending = traitlets.Bool(False).tag(sync=True)
+
+
+class Controls(PanelWidget):
+    """The buttons, the progress and the status line; asks for "do", "select" or "kind".
+
+    ``state`` is one mapping: ``can`` (what may be done now), ``running``, ``where`` (progress in words), ``fraction``
+    (of the goal, or None), ``message``, ``error`` (whether the message is one), ``traceback``, ``runs``, ``active``,
+    ``kinds``, ``kind``.
+    """
+
+    _esm = STATIC / "controls.js"
+    _css = style("controls")
+
+    state = traitlets.Dict().tag(sync=True)
