@@ -217,14 +217,14 @@ class _Contract:
     def _check_mask(self, agent: str, mask: Array, when: str) -> None:
         space = self.env.action_spaces.get(agent)
         self.require(
-            isinstance(space, Discrete),
+            isinstance(space, Discrete | MultiDiscrete),
             f"action_masks after {when} has {agent!r}, whose action space is {space}",
-            "Give masks for agents with Discrete actions only.",
+            "Give masks for agents with Discrete or MultiDiscrete actions only.",
         )
-        assert isinstance(space, Discrete)
-        self._check_array(mask, (self.env.n_envs, int(space.n)), np.dtype(np.bool_), f"action_masks[{agent!r}]")
+        sizes = space.nvec if isinstance(space, MultiDiscrete) else np.array([getattr(space, "n", 0)])
+        self._check_array(mask, (self.env.n_envs, int(sizes.sum())), np.dtype(np.bool_), f"action_masks[{agent!r}]")
         self.require(
-            mask.any(axis=1).all(),
+            np.logical_or.reduceat(mask, sizes.cumsum() - sizes, axis=1).all(),
             f"action_masks[{agent!r}] after {when} leaves an environment without any action",
             "Allow at least one; an agent that has left may be allowed all.",
         )
