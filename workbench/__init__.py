@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from workbench.experiments import try_orders
     from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
+    from workbench.jupyter.session import Session
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
 
 __version__ = "0.1.0"
 __all__ = [
+    "Session",
     "__version__",
     "envs",
     "errors",
@@ -41,6 +43,7 @@ __all__ = [
 # the worker processes of a slow environment do not wait three seconds for torch.
 _LAZY = {
     "views": "workbench.jupyter.views",
+    "Session": "workbench.jupyter.session",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),
