@@ -36,12 +36,10 @@ def main() -> None:
     for floor in (1e-3, 0.0):
         for begin in (0, 1_000):
             figure = milliseconds_per_iteration(10, floor, begin)
-            print(
-                f"Algorithm 1, 3 agents, 10 states, 3 actions, floor {floor:g}, after {begin}: {figure:.1f} ms/iteration"
-            )
+            print(f"Algorithm 1, 10 states, floor {floor:g}, after {begin} iterations: {figure:.1f} ms each")
     for n_states in (10, 20, 40, 80, 160):
         figure = milliseconds_per_iteration(n_states, 1e-3, 0, iterations=5)
-        print(f"Algorithm 1, {n_states} states: {figure:.1f} ms/iteration")
+        print(f"Algorithm 1, {n_states} states: {figure:.1f} ms each")
     shape = (10,) * 6
     game = TabularGame(np.zeros(shape), np.full((*shape, 10), 0.1), np.full(10, 0.1), 0.9)
     policies = random_policies(game, 0)

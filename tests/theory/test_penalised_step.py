@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from convex_solver import dual_bound, penalised_optimum
 
-from workbench.theory import raise_to_floor
+from workbench.theory import penalised_step, raise_to_floor
 from workbench.theory.penalised_step import best_penalised_step
 
 
@@ -91,6 +91,15 @@ def test_thousands_of_steps_are_optimal():
         check_against_the_dual(np.random.default_rng(20_000 + seed))
 
 
+def test_the_sure_search_finds_what_newton_s_method_finds(monkeypatch):
+    rng = np.random.default_rng(7)
+    problems = [draw_problem(rng, [1e-3, 0.1, 10.0]) for _ in range(40)]
+    found = [solve(*problem) for problem in problems]
+    monkeypatch.setattr(penalised_step, "_newton", lambda states, penalty, log_d, ends: (None, log_d, False))
+    for problem, first in zip(problems, found, strict=True):
+        np.testing.assert_allclose(np.exp(solve(*problem)), np.exp(first), atol=1e-7)
+
+
 def test_without_a_penalty_the_step_is_the_best_response():
     log_q = np.log([[0.5, 0.3, 0.2], [0.2, 0.6, 0.2]])
     gains = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 0.0]])
@@ -145,4 +154,4 @@ def test_states_share_one_budget():
     policy, gains = rng.dirichlet(np.ones(4), size=6), rng.normal(size=(6, 4))
     step = best_penalised_step(np.log(policy), gains, rng.uniform(0.1, 1.0, 6), penalty=5.0)
     divergence = (policy * (np.log(policy) - step)).sum(axis=1)
-    np.testing.assert_allclose(divergence, divergence.mean(), rtol=1e-9)
+    np.testing.assert_allclose(divergence, divergence.mean(), rtol=1e-8)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from workbench.theory.games import FloatArray
 
-_TOLERANCE = 1e-10  # relative, on log KL and on the sum of the multipliers; the value's error is its square
+_ROUNDING = 8.0 * np.finfo(np.float64).eps
 _SMALL = 1e-3  # below which k(u) is a series
 _NEWTON_ITERATIONS = 20  # of the joint Newton method; four to six are usual
 _ITERATIONS = 200  # of the sure searches
@@ -41,19 +41,23 @@ class _States:
     greedy: npt.NDArray[np.bool_]  # (S, A), the actions with Δ = 0
     log_q_greedy: FloatArray  # (S,), log of their mass q₊
     unit: FloatArray  # (S,), log q of the likeliest action that is not greedy, "the main one"
-    q: FloatArray  # (S, A), q / e^unit, 0 for greedy actions
-    floor: FloatArray  # (S, 1), η / e^unit
+    log_q_units: FloatArray  # (S, A), log_q − unit, −inf for greedy actions
+    q: FloatArray  # (S, A), its exp
+    floors: FloatArray  # (S, A), η / e^unit, 0 for greedy actions
     room: FloatArray  # (S,), x_max / e^unit
     gap_main: FloatArray  # (S,), Δ of the main action
-    gap_ratio: FloatArray  # (S, A), Δ / gap_main − 1
+    gap_ratio: FloatArray  # (S, A), Δ / gap_main − 1, 0 for greedy actions
+    mean_ratio: FloatArray  # (S,), its mean under q
     log_weight: FloatArray  # (S,)
+    log_distance: FloatArray  # (S, A), log(1 + gap_ratio)
+    log_away: FloatArray  # (S, A), log |gap_ratio|
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
     """A point of each state's curve, with what the searches need to know about it."""
 
-    excess: FloatArray  # (S, A), u = q/p − 1 of the actions that are not greedy
+    log_growth: FloatArray  # (S, A), log(q/p) of the actions that are not greedy
     log_t: FloatArray  # (S,), log(q₊ / p₊)
     log_kl: FloatArray
     log_kl_slope: FloatArray  # d log KL / dz
@@ -92,80 +96,113 @@ def best_penalised_step(
     if not active.any():
         return log_policy.copy()
     states = _prepare(log_policy[active], gap[active], weights[active], floor)
-    z = _optimal_points(states, penalty)
     updated = log_policy.copy()
-    updated[active] = _log_policy(states, z, floor)
+    updated[active] = normalise_logs(
+        _best_policy(states, float(np.log(penalty)), floor) if penalty > 0.0 else _greedy_policy(states, floor)
+    )
     return updated
 
 
 def _prepare(log_policy: FloatArray, gap: FloatArray, weights: FloatArray, floor: float) -> _States:
     finite = log_policy[log_policy > -np.inf]
     # Probability 0 behaves as the limit of ever smaller ones; 4× below the rest, it is told apart from them afterwards.
-    log_q = np.maximum(log_policy, _zero(float(finite.min())))
+    log_q = np.maximum(log_policy, 4.0 * min(float(finite.min()), -1000.0))
     greedy = gap == 0.0
     rows = np.arange(len(gap))
     main = np.where(greedy, -np.inf, log_q).argmax(axis=1)
-    unit = log_q[rows, main]
-    q = np.where(greedy, 0.0, np.exp(log_q - unit[:, None]))
-    floor_in_units = floor * np.exp(-unit)[:, None] if floor > 0.0 else np.zeros((len(gap), 1))
-    gap_main = gap[rows, main]
+    unit, gap_main = log_q[rows, main], gap[rows, main]
+    log_q_units = np.where(greedy, -np.inf, log_q - unit[:, None])
+    q = np.exp(log_q_units)
+    floors = np.where(greedy, 0.0, floor * np.exp(-unit)[:, None]) if floor > 0.0 else np.zeros_like(q)
+    gap_ratio = np.where(greedy, 0.0, (gap - gap_main[:, None]) / gap_main[:, None])
     return _States(
         log_q=log_q,
         was_zero=np.isneginf(log_policy),
         greedy=greedy,
         log_q_greedy=_log_sum(np.where(greedy, log_q, -np.inf)),
         unit=unit,
+        log_q_units=log_q_units,
         q=q,
-        floor=floor_in_units,
-        room=np.where(greedy, 0.0, np.maximum(q - floor_in_units, 0.0)).sum(axis=1),
+        floors=floors,
+        room=np.maximum(q - floors, 0.0).sum(axis=1),
         gap_main=gap_main,
-        gap_ratio=np.where(greedy, 0.0, (gap - gap_main[:, None]) / gap_main[:, None]),
+        gap_ratio=gap_ratio,
+        mean_ratio=(q * gap_ratio).sum(axis=1) / q.sum(axis=1),
         log_weight=np.log(weights),
+        log_distance=np.log1p(gap_ratio),
+        log_away=np.log(np.abs(gap_ratio)),
     )
 
 
-def _zero(smallest: float) -> float:
-    """The logarithm that stands in for log 0 beside probabilities whose smallest logarithm is ``smallest``."""
-    return 4.0 * min(smallest, -1000.0)
-
-
-def _optimal_points(states: _States, penalty: float) -> FloatArray:
-    """z of every state at the optimal d: Newton's method on all equations at once or, if that fails, a sure search."""
-    if penalty == 0.0:
-        return np.full(len(states.room), np.inf)
-    end = np.full(len(states.room), np.inf if states.floor.any() else _LAST)
-    limit = _point(states, end)
-    log_d = min(_first_guess(states, np.log(penalty)), _upper_bound(states, np.log(penalty)))
-    z, log_d, solved = _newton(states, np.log(penalty), log_d, limit.log_kl)
+def _best_policy(states: _States, log_penalty: float, floor: float) -> FloatArray:
+    """log p at the optimal d: by Newton's method on all equations at once or, if that fails, by a sure search."""
+    log_d = min(_first_guess(states, log_penalty), _upper_bound(states, log_penalty))
+    last = np.full(len(states.room), np.inf if floor > 0.0 else _LAST)
+    limit, ends = None, _ends_at_least(states)
+    if (ends < log_d + 2.0).any():
+        limit = _point(states, last)
+        ends = limit.log_kl
+    point, log_d, solved = _newton(states, log_penalty, log_d, ends)
+    if solved and (ends > log_d).all():
+        return _policy_at(states, point, floor)
+    limit = limit or _point(states, last)
     if not solved:
-        z, log_d = _search(states, np.log(penalty), log_d, limit)
-    return np.where(limit.log_kl > log_d, z, end)
+        point, log_d = _search(states, log_penalty, log_d, limit)
+    end = _greedy_policy(states, floor) if floor > 0.0 else _policy_at(states, limit, floor)
+    open_ = (limit.log_kl > log_d)[:, None]
+    return np.asarray(np.where(open_, _policy_at(states, point, floor), end))
 
 
-def _newton(states: _States, log_penalty: float, log_d: float, kinks: FloatArray) -> tuple[FloatArray, float, bool]:
-    """Solve log KL(z) = log d in every state and Σλ = C together, eliminating z; says whether it has arrived."""
+def _greedy_policy(states: _States, floor: float) -> FloatArray:
+    """log p of the best response: all that the floor leaves on the greedy actions, in the proportions they had."""
+    room = np.log1p(-floor * (~states.greedy).sum(axis=1))
+    return np.asarray(np.where(states.greedy, states.log_q + (room - states.log_q_greedy)[:, None], np.log(floor)))
+
+
+def _policy_at(states: _States, point: _Point, floor: float) -> FloatArray:
+    """log p at the points found."""
+    others = np.maximum(states.log_q - point.log_growth, np.log(floor))
+    log_p = np.where(states.greedy, states.log_q - point.log_t[:, None], others)
+    # What stood in for probability 0 and has not been moved to is 0 again.
+    log_p[states.was_zero & (log_p < 0.5 * states.log_q)] = -np.inf
+    return log_p
+
+
+def _newton(states: _States, log_penalty: float, log_d: float, ends: FloatArray) -> tuple[_Point, float, bool]:
+    """Solve log KL(z) = log d in every state and Σλ = C together, eliminating z; says whether it has arrived.
+
+    States whose curves end before d, and only those, must be the ones that do so at the first guess of it.
+    """
     z = _first_points(states, log_d)
-    open_ = kinks > log_d
-    changes, nearest, best = 0, np.inf, log_d
-    for _ in range(_NEWTON_ITERATIONS):
-        if not open_.any():
-            break
+    open_ = ends > log_d
+    nearest, best = np.inf, log_d
+    for _ in range(_NEWTON_ITERATIONS if open_.any() else 1):
         point = _point(states, z)
-        slope = point.log_multiplier_slope / point.log_kl_slope
-        error = np.logaddexp.reduce(point.log_multiplier[open_]) - log_penalty
-        off = np.abs(point.log_kl - log_d)[open_].max()
-        if max(off, abs(error)) <= _TOLERANCE * max(1.0, abs(log_d)):
-            return z, log_d, True
-        if max(off, abs(error)) < nearest:
-            nearest, best = max(off, abs(error)), log_d
-        proposal = _linear_root((point.log_multiplier - slope * point.log_kl)[open_], slope[open_], log_penalty, log_d)
-        moved = z + (proposal - point.log_kl) / point.log_kl_slope
-        before, open_ = open_, kinks > proposal
-        changes += bool((open_ != before).any())
-        if changes > 2 or not np.isfinite(moved[open_]).all() or not np.isfinite(proposal):
+        log_kl, log_multiplier = point.log_kl[open_], point.log_multiplier[open_]
+        error = abs(np.logaddexp.reduce(log_multiplier, initial=-np.inf) - log_penalty)
+        error = max(error, np.abs(log_kl - log_d).max(initial=0.0))
+        if error <= _tolerance(log_d):
+            return point, log_d, bool(((ends > log_d) == open_).all())
+        if error < nearest:
+            nearest, best = error, log_d
+        slope = point.log_multiplier_slope[open_] / point.log_kl_slope[open_]
+        log_d = _linear_root(log_multiplier - slope * log_kl, slope, log_penalty, log_d)
+        z[open_] += (log_d - log_kl) / point.log_kl_slope[open_]
+        if not np.isfinite(z[open_]).all():
             break
-        z, log_d = np.where(np.isfinite(moved), moved, z), proposal
-    return z, best, False
+    return point, best, False
+
+
+def _ends_at_least(states: _States) -> FloatArray:
+    """A quick lower bound of log KL at the end of each curve: the main action's own term in it."""
+    at_floor = states.floors.max(axis=1)
+    growth = np.where(at_floor > 0.0, -np.log(at_floor), 0.9 * _LAST)  # log(q/p) of the main action, whose q is 1
+    return np.asarray(states.unit + np.log(growth + np.expm1(-growth)))
+
+
+def _tolerance(log_d: float) -> float:
+    """Relative, on KL and on the sum of the multipliers; the error of the value is about its square."""
+    return max(1e-9, 1e-13 * abs(log_d))
 
 
 def _linear_root(offsets: FloatArray, slopes: FloatArray, log_penalty: float, log_d: float) -> float:
@@ -177,7 +214,7 @@ def _linear_root(offsets: FloatArray, slopes: FloatArray, log_penalty: float, lo
     return float(log_d)
 
 
-def _search(states: _States, log_penalty: float, log_d: float, limit: _Point) -> tuple[FloatArray, float]:
+def _search(states: _States, log_penalty: float, log_d: float, limit: _Point) -> tuple[_Point, float]:
     """The same by a bracketed search for d, at every d a bracketed search for z. Finds d at a kink, too."""
     kinks = limit.log_kl
     low, high = -np.inf, _upper_bound(states, log_penalty)
@@ -188,13 +225,13 @@ def _search(states: _States, log_penalty: float, log_d: float, limit: _Point) ->
         log_sum = np.logaddexp.reduce(point.log_multiplier[open_], initial=-np.inf)
         with_kink = np.logaddexp.reduce(limit.log_multiplier[kinks == log_d], initial=log_sum)
         error = log_sum - log_penalty
-        if abs(error) <= _TOLERANCE or log_sum <= log_penalty <= with_kink:
+        if abs(error) <= _tolerance(log_d) or log_sum <= log_penalty <= with_kink:
             break
         low, high = (log_d, high) if error > 0.0 else (low, log_d)
-        if high - low <= _TOLERANCE * max(1.0, abs(log_d)):
+        if high - low <= _tolerance(log_d):
             break
         log_d = _next_budget(log_d, log_d + _stride(point, open_, error), low, high, kinks)
-    return z, log_d
+    return point, log_d
 
 
 def _next_budget(log_d: float, newton: float, low: float, high: float, kinks: FloatArray) -> float:
@@ -258,24 +295,23 @@ def _log_sum(logs: FloatArray) -> FloatArray:
 
 def _log_gap(states: _States) -> FloatArray:
     """log Δ, −inf for greedy actions."""
-    return np.where(states.greedy, -np.inf, np.log1p(states.gap_ratio) + np.log(states.gap_main)[:, None])
+    return np.where(states.greedy, -np.inf, states.log_distance + np.log(states.gap_main)[:, None])
 
 
 def _log_variance(states: _States) -> FloatArray:
     """About log Var_q(g): the mean square of Δ around its value on the likeliest action."""
     gap = np.exp(_log_gap(states))
-    top = states.log_q.argmax(axis=1)[:, None]
-    away = np.abs(gap - np.take_along_axis(gap, top, axis=1))
+    away = np.abs(gap - gap[np.arange(len(gap)), states.log_q.argmax(axis=1)][:, None])
     return _log_sum(states.log_q + 2.0 * np.log(away))
 
 
 def _at_budget(states: _States, log_d: float, z: FloatArray, open_: npt.NDArray[np.bool_]) -> tuple[FloatArray, _Point]:
     """The z at which log KL(z) = log d in every open state: Newton's method within a bracket, from the z given."""
-    low, high = np.full(len(z), -np.inf), np.full(len(z), np.inf)
+    low, high = np.full(len(z), -np.inf), np.full(len(z), np.inf if states.floors.any() else _LAST)
     for _ in range(_ITERATIONS):
         point = _point(states, z)
         error = np.where(open_, point.log_kl - log_d, 0.0)
-        settled = np.abs(error) <= _TOLERANCE * max(1.0, abs(log_d))
+        settled = np.abs(error) <= _tolerance(log_d)
         low, high = np.where(error < 0.0, z, low), np.where(error > 0.0, z, high)
         settled |= high - low <= 1e-15 * np.abs(z)
         if settled.all():
@@ -289,19 +325,18 @@ def _at_budget(states: _States, log_d: float, z: FloatArray, open_: npt.NDArray[
 
 
 def _point(states: _States, z: FloatArray) -> _Point:
-    """The point of each state's curve at z; at z = +inf its greedy η-soft policy."""
-    log_share, log_rest = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)  # log σ(z), log σ(−z)
+    """The point of each state's curve at z; at z = +inf, where there is a floor, the greedy η-soft policy."""
+    log_rest = -np.logaddexp(0.0, z)  # log σ(−z)
     log_room = np.log(states.room)
-    log_moved = log_room + log_share
+    log_moved, log_kept = log_room - np.logaddexp(0.0, -z), log_room + log_rest
     ratio = log_moved + states.unit - states.log_q_greedy  # log (x / q₊)
     log_t, log_v = -np.logaddexp(0.0, ratio), -np.logaddexp(0.0, -ratio)  # v = 1 − t
-    log_y, excess, free = _normalise(
-        states, np.exp(log_moved), np.exp(log_room + log_rest), np.exp(log_t), np.exp(log_v)
-    )
-    log_kl = _log_kl(states, excess, log_moved, log_t, log_v)
-    log_gain, log_pull = _log_slopes(states, excess, free, log_moved, log_t + log_v)
+    log_y, excess, free = _normalise(states, *np.exp((log_moved, log_kept, log_t, log_v)))
+    log_growth = np.log1p(excess)
+    log_kl = _log_kl(states, excess, log_growth, log_moved, log_t, log_v)
+    log_gain, log_pull = _log_slopes(states, log_growth, free, log_moved, log_t + log_v)
     return _Point(
-        excess=excess,
+        log_growth=log_growth,
         log_t=log_t,
         log_kl=states.unit + log_kl,
         log_kl_slope=np.exp(log_rest + log_y + log_gain - log_kl),
@@ -317,52 +352,51 @@ def _normalise(
 
     The unknown is carried twice, as y and as the main action's u = y − v, each exact to its last digits.
     """
-    floors = np.where(states.greedy, 0.0, states.floor)
-    remaining = floors.sum(axis=1) + kept
-    mean_ratio = (states.q * states.gap_ratio).sum(axis=1) / states.q.sum(axis=1)
+    remaining = states.floors.sum(axis=1) + kept
     distance = 1.0 + states.gap_ratio
     # Jensen's inequality: the root is not below this.
-    y = (moved / remaining + v) / (1.0 + mean_ratio)
-    main = (moved / remaining - v * mean_ratio) / (1.0 + mean_ratio)
+    y = (moved / remaining + v) / (1.0 + states.mean_ratio)
+    main = (moved / remaining - v * states.mean_ratio) / (1.0 + states.mean_ratio)
     # Two forms of one condition: what is lost is x, exact for small moves; what remains is the rest, for large ones.
     small = moved < kept
-    rounding = 8.0 * np.finfo(np.float64).eps
     for _ in range(_ITERATIONS):
         excess = main[:, None] + y[:, None] * states.gap_ratio
         growth = t[:, None] + y[:, None] * distance
         p = states.q / growth
-        free = ~states.greedy & ((p > states.floor) | (states.floor == 0.0))
-        lost = np.where(free, p * excess, states.q - floors)
-        free_p = np.where(free, p, 0.0).sum(axis=1)
-        free_target = remaining - np.where(free, 0.0, floors).sum(axis=1)
-        short = np.where(small, moved - lost.sum(axis=1), free_p - free_target)
-        going = short > rounding * np.where(small, np.abs(lost).sum(axis=1), remaining)
+        free = ~states.greedy & ((p > states.floors) | (states.floors == 0.0))
+        lost = np.where(free, p * excess, states.q - states.floors)
+        p = np.where(free, p, 0.0)
+        free_p = p.sum(axis=1)
+        target = remaining - np.where(free, 0.0, states.floors).sum(axis=1)
+        short = np.where(small, moved - lost.sum(axis=1), free_p - target)
+        going = short > _ROUNDING * np.where(small, np.abs(lost).sum(axis=1), remaining)
         if not going.any():
             break
         # Newton's method on 1/Σp, which is concave in y and nearly straight: it does not overshoot.
-        slope = (np.where(free, p, 0.0) * (y[:, None] * distance / growth)).sum(axis=1)
-        step = np.where(going & (slope > 0.0), y * (short / slope) * (free_p / free_target), 0.0)
+        slope = (p * (y[:, None] * distance / growth)).sum(axis=1)
+        step = np.where(going & (slope > 0.0), y * (short / slope) * (free_p / target), 0.0)
         y, main = y + step, main + step
-    return np.log(y), np.where(free, excess, np.where(states.greedy, 0.0, states.q / states.floor - 1.0)), free
+    at_floor = np.where(states.greedy, 0.0, states.q / states.floors - 1.0)
+    return np.log(y), np.where(free, excess, at_floor), free
 
 
 def _log_kl(
-    states: _States, excess: FloatArray, log_moved: FloatArray, log_t: FloatArray, log_v: FloatArray
+    states: _States,
+    excess: FloatArray,
+    log_growth: FloatArray,
+    log_moved: FloatArray,
+    log_t: FloatArray,
+    log_v: FloatArray,
 ) -> FloatArray:
     """log KL(q ‖ p) in the states' units: log of Σ q·k(u) over the actions that are not greedy and those that are."""
-    small_u = np.abs(excess) < _SMALL
-    log_k = np.where(
-        small_u,
-        2.0 * np.log(np.abs(excess)) + np.log(_series(excess)),
-        np.log(np.log1p(excess) - excess / (1.0 + excess)),
-    )
-    others = np.where(states.greedy, -np.inf, states.log_q - states.unit[:, None] + log_k)
+    series = 2.0 * np.log(np.abs(excess)) + np.log(_series(excess))
+    log_k = np.where(np.abs(excess) < _SMALL, series, np.log(log_growth - excess / (1.0 + excess)))
     # A greedy action has u = −v: q₊·k(−v), or x + q₊ log t with q₊/x = t/v where q₊ is too small to be a float.
-    v = np.exp(log_v)
-    log_k = np.where(v < _SMALL, 2.0 * log_v + np.log(_series(-v)), np.log(log_t + np.exp(log_v - log_t)))
-    large = log_moved + np.log1p(np.exp(log_t - log_v) * log_t)
-    greedy = np.where(v < 0.5, states.log_q_greedy - states.unit + log_k, large)
-    return np.logaddexp(_log_sum(others), greedy)
+    v, log_odds = np.exp(log_v), log_t - log_v
+    log_k_greedy = np.where(v < _SMALL, 2.0 * log_v + np.log(_series(-v)), np.log(log_t + np.exp(-log_odds)))
+    large = log_moved + np.log1p(np.exp(log_odds) * log_t)
+    greedy = np.where(v < 0.5, states.log_q_greedy - states.unit + log_k_greedy, large)
+    return np.logaddexp(_log_sum(states.log_q_units + log_k), greedy)
 
 
 def _series(u: FloatArray) -> FloatArray:
@@ -371,34 +405,22 @@ def _series(u: FloatArray) -> FloatArray:
 
 
 def _log_slopes(
-    states: _States, excess: FloatArray, free: npt.NDArray[np.bool_], log_moved: FloatArray, log_tv: FloatArray
+    states: _States, log_growth: FloatArray, free: npt.NDArray[np.bool_], log_moved: FloatArray, log_tv: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """log of x·dG/dx and of x·dy/dx, G being the gain −Σ pΔ/gap_main; by differentiating Σp = 1 along the curve.
 
     With weights p²/q on the free actions and D = Δ/gap_main: x·dG/dx = x·W₂/W₁ + t·v·(W₀W₂ − W₁²)/W₁ and
     x·dy/dx = (x + t·v·W₀)/W₁, where Wⱼ = Σ Dʲ p²/q. Since dKL = y·dG (in these units), the first gives KL's slope too.
     """
-    log_w = np.where(free, states.log_q - states.unit[:, None] - 2.0 * np.log1p(excess), -np.inf)
-    distance = np.log1p(states.gap_ratio)
+    log_w = np.where(free, states.log_q_units - 2.0 * log_growth, -np.inf)
     # W₀W₂ − W₁² as W₀·Σ w(D − 1)² minus the square of Σ w(D − 1): both small where the main action outweighs the rest.
-    powers = np.stack([log_w, log_w + distance, log_w + 2.0 * distance, log_w + 2.0 * np.log(np.abs(states.gap_ratio))])
-    w_0, w_1, w_2, spread = _log_sum(powers)
+    factors = np.stack([np.zeros_like(log_w), states.log_distance, 2.0 * states.log_distance, 2.0 * states.log_away])
+    w_0, w_1, w_2, spread = _log_sum(log_w + factors)
     first = (np.exp(log_w) * states.gap_ratio).sum(axis=1)
     overlap = np.where(first == 0.0, 0.0, np.minimum(first**2 / np.exp(w_0 + spread), 1.0))
     between = w_0 + spread + np.log1p(-overlap)
     log_gain = np.logaddexp(log_moved + w_2, log_tv + between) - w_1
     return log_gain, np.logaddexp(log_moved, log_tv + w_0) - w_1
-
-
-def _log_policy(states: _States, z: FloatArray, floor: float) -> FloatArray:
-    """log p at the points found, normalised in its likeliest action."""
-    point = _point(states, z)
-    at_floor = np.log(floor)
-    moved = np.where(np.isinf(z)[:, None], at_floor, np.maximum(states.log_q - np.log1p(point.excess), at_floor))
-    log_p = np.where(states.greedy, states.log_q - point.log_t[:, None], moved)
-    # What stood in for probability 0 and has not been moved to is 0 again.
-    log_p[states.was_zero & (log_p < 0.5 * states.log_q)] = -np.inf
-    return normalise_logs(log_p)
 
 
 def normalise_logs(log_p: FloatArray) -> FloatArray:
