@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Actions", "Final", "Snapshot", "TeamEnv", "TimeStep", "check", "make", "mujoco", "pettingzoo", "tabular"]
 
-# The implementations are imported where they are used: MuJoCo costs a third of a second that a tabular user does not owe.
+# Implementations are imported where they are used: MuJoCo costs a third of a second that a tabular user does not owe.
 
 
 def mujoco(scenario: str, agent_conf: str | None = None, **options: Any) -> MujocoTeamEnv:
