@@ -1,0 +1,30 @@
+"""What tests of the notebook side may use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sessions import SECONDS, make_trainer
+
+from workbench.jupyter.session import Session
+
+
+@pytest.fixture
+def open_session() -> Iterator[Callable[..., Session]]:
+    """Makes sessions that are closed at the end, after which no thread of theirs is left."""
+    before = set(threading.enumerate())
+    sessions: list[Session] = []
+
+    def make(trainer: Any = None, **options: Any) -> Session:
+        sessions.append(Session(make_trainer() if trainer is None else trainer, **options))
+        return sessions[-1]
+
+    yield make
+    for session in sessions:
+        session.close()
+    for thread in {thread for thread in threading.enumerate() if thread.name.startswith("workbench")} - before:
+        thread.join(SECONDS)
+        assert not thread.is_alive(), thread
