@@ -42,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    measured = bench(options.tasks, rounds=options.rounds, say=(lambda _: None) if options.json else print)
+    found = bench(options.tasks, rounds=options.rounds, say=(lambda _: None) if options.json else print)
     if options.json:
-        print(as_json(measured))
+        print(as_json(*found))
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ TASKS = {
 TRAINING = {"n_steps": 200, "epochs": 5, "n_minibatches": 1, "hidden_sizes": (128, 128)}
 TRAINING_ENVS = 20
 STEPPING_ENVS = 64
+STEPS_A_ROUND = 100
 WITHOUT_CONTACTS = {"Ant": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}}
 
 
@@ -54,7 +55,47 @@ class Rates:
     rounds: dict[str, list[float]] = field(repr=False)
 
 
-def bench(tasks: Sequence[str] = tuple(TASKS), *, rounds: int = 5, say: Callable[[str], None] = print) -> list[Rates]:
+@dataclass(frozen=True)
+class Costs:
+    """What going back and branching cost with ``TRAINING_ENVS`` environments, in the middle of an iteration.
+
+    fork_ms, rewind_ms  medians
+    snapshot_mb         what one agent's update adds to the past that is kept
+    iteration_mb        what a whole iteration adds, its rollout included
+    """
+
+    task: str
+    fork_ms: float
+    rewind_ms: float
+    snapshot_mb: float
+    iteration_mb: float
+
+
+def costs(task: str = "Ant 4x2", *, repeats: int = 11) -> Costs:
+    """Measure forking and rewinding a trainer that has updated half of its agents."""
+    scenario, agent_conf = TASKS[task]
+    trainer = recipes.happo(envs.mujoco(scenario, agent_conf, n_envs=TRAINING_ENVS), seed=0, **TRAINING)
+    trainer.iterate()
+    one_iteration = trainer.past.bytes
+    trainer.iterate()
+    iteration_mb = (trainer.past.bytes - one_iteration) / 2**20
+    while trainer.phase != "update_agent" or len(trainer.remaining) > len(trainer.units) // 2:
+        trainer.step()
+    before = trainer.past.bytes
+    trainer.step()
+    snapshot_mb = (trainer.past.bytes - before) / 2**20
+    forks = [_seconds(trainer.fork) for _ in range(repeats)]
+    rewinds = []
+    for _ in range(repeats):
+        rewinds.append(_seconds(trainer.rewind))
+        trainer.step()
+    trainer.env.close()
+    return Costs(task, 1000 * statistics.median(forks), 1000 * statistics.median(rewinds), snapshot_mb, iteration_mb)
+
+
+def bench(
+    tasks: Sequence[str] = tuple(TASKS), *, rounds: int = 5, say: Callable[[str], None] = print
+) -> tuple[list[Rates], Costs]:
     """Measure ``tasks`` in ``rounds`` alternating rounds each, saying each task's table row as it is known."""
     for task in tasks:
         if task not in TASKS:
@@ -68,7 +109,12 @@ def bench(tasks: Sequence[str] = tuple(TASKS), *, rounds: int = 5, say: Callable
         shares = f"{rates.stepping:>9,.0f} ({rates.stepping / rates.physics:4.0%})"
         shares += f"{rates.happo:>9,.0f} ({rates.happo / rates.physics:4.0%})"
         say(f"{task:<18}{rates.physics:>10,.0f}{shares}")
-    return measured
+    spent = costs()
+    say(
+        f"going back and branching, {spent.task}: fork {spent.fork_ms:.1f} ms, rewind {spent.rewind_ms:.2f} ms, "
+        f"snapshot {spent.snapshot_mb:.2f} MB beyond the rollout, {spent.iteration_mb:.1f} MB an iteration with it"
+    )
+    return measured, spent
 
 
 def _measure(task: str, rounds: int) -> Rates:
@@ -79,7 +125,7 @@ def _measure(task: str, rounds: int) -> Rates:
     trainer.iterate()  # warms allocators and caches
     env.reset(seed=0)
     found: dict[str, list[float]] = {"physics": [], "stepping": [], "happo": []}
-    n_steps = 100
+    n_steps = STEPS_A_ROUND
     for index in range(rounds):
         rng = np.random.default_rng(index)
         actions = _random_actions(env, n_steps, rng)
@@ -94,7 +140,7 @@ def _measure(task: str, rounds: int) -> Rates:
     return Rates(task, rounds=found, **medians)
 
 
-def _seconds(act: Callable[..., None], *arguments: Any) -> float:
+def _seconds(act: Callable[..., object], *arguments: Any) -> float:
     started = time.perf_counter()
     act(*arguments)
     return time.perf_counter() - started
@@ -142,6 +188,7 @@ def describe_machine() -> str:
     )
 
 
-def as_json(measured: Sequence[Rates]) -> str:
+def as_json(measured: Sequence[Rates], spent: Costs) -> str:
     """The same for machines."""
-    return json.dumps({"machine": describe_machine(), "rates": [asdict(rates) for rates in measured]}, indent=2)
+    rates = [asdict(each) for each in measured]
+    return json.dumps({"machine": describe_machine(), "rates": rates, "costs": asdict(spent)}, indent=2)

@@ -1,0 +1,72 @@
+"""``python -m workbench``: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from workbench import bench
+from workbench.__main__ import main
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The benchmark at a size that takes a second; its figures are nobody's."""
+    monkeypatch.setattr(bench, "STEPPING_ENVS", 4)
+    monkeypatch.setattr(bench, "TRAINING_ENVS", 2)
+    monkeypatch.setattr(bench, "STEPS_A_ROUND", 5)
+    monkeypatch.setattr(bench, "TRAINING", {"n_steps": 5, "hidden_sizes": (8,)})
+
+
+def test_bench_prints_a_row_for_each_task(small, capsys):
+    assert main(["bench", "Ant 4x2", "HalfCheetah 2x3", "--rounds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "cores" in printed
+    for task in ("Ant 4x2", "HalfCheetah 2x3"):
+        assert sum(line.startswith(task) for line in printed.splitlines()) == 1
+    assert "fork" in printed.splitlines()[-1]
+
+
+def test_bench_speaks_json(small, capsys):
+    main(["bench", "Walker2d 6x1", "--rounds", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    (rates,) = found["rates"]
+    assert rates["task"] == "Walker2d 6x1"
+    assert all(len(values) == 3 and min(values) > 0 for values in rates["rounds"].values())
+    assert sorted(rates["rounds"]["physics"])[1] == rates["physics"]
+    assert found["costs"]["fork_ms"] > 0
+    assert 0 < found["costs"]["snapshot_mb"] < found["costs"]["iteration_mb"]
+
+
+def test_train_goes_on_where_it_was(tmp_path, capsys):
+    command = ["train", "happo", "Hopper", "3x1", "--seeds", "0", "1", "--directory", str(tmp_path)]
+    command += ["--set", "n_steps=5", "--set", "hidden_sizes=(8,)", "--set", "order=reversed"]
+    assert main([*command, "--env-steps", "200"]) == 0
+    first = pd.read_csv(tmp_path / "history.csv")
+    assert main([*command, "--env-steps", "300"]) == 0
+    both = pd.read_csv(tmp_path / "history.csv")
+    assert both.groupby("seed")["env_steps"].max().tolist() == [300, 300]
+    seed_0 = both[both["seed"] == 0].head(2)
+    assert seed_0["reward"].tolist() == first[first["seed"] == 0]["reward"].tolist()
+    assert set(both["order"]) == {"('agent_2', 'agent_1', 'agent_0')"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "Ant 4x3"], "did you mean 'Ant 4x2'"),
+        (["train", "hapo", "Ant", "4x2"], "did you mean 'happo'"),
+        (["train", "happo", "Ant", "5x2"], "unknown partition of Ant"),
+        (["train", "happo", "Ant", "4x2", "--set", "clip_epsilion=0.1"], "did you mean 'clip_epsilon'"),
+        (["train", "happo", "Ant", "4x2", "--set", "clip_epsilon"], "expected NAME=VALUE"),
+        (["train", "happo", "Swimmer", "2x1", "--reference"], "unknown task with reference settings"),
+    ],
+)
+def test_bad_commands_are_told_in_one_line(arguments, message, tmp_path, capsys):
+    directory = ["--directory", str(tmp_path)] if arguments[0] == "train" else []
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, *directory])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
