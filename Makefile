@@ -58,7 +58,7 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 
 $(VENV)/installed-%: $(VENV)/created pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[$*]"
-	@touch $@
+	@touch $(VENV)/installed $@
 
 # An environment that is there and has pip is kept. Debian splits ensurepip off, and then the system's pip seeds ours.
 $(VENV)/created:
