@@ -18,8 +18,11 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+# As the address to open rather than as an argument, so that it is also in the address that --no-browser prints.
+QUICKSTART := notebooks/01_quickstart.ipynb
+
 lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart (ARGS=--no-browser prints the address only)
-	$(PY) -m jupyterlab --ip=127.0.0.1 $(AS_ROOT) notebooks/01_quickstart.ipynb $(ARGS)
+	$(PY) -m jupyterlab --ip=127.0.0.1 $(AS_ROOT) --LabApp.default_url=/lab/tree/$(QUICKSTART) $(ARGS)
 
 # Two processes, a file of tests to each; one thread in each, or they fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
