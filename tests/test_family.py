@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,37 @@ def test_mappos_order_changes_nothing():
 
     forwards, backwards = policies("fixed"), policies("reversed")
     assert all(torch.equal(forwards[agent].values, backwards[agent].values) for agent in forwards)
+
+
+def test_minibatches_are_drawn_for_the_agent_not_for_its_turn():
+    drawn = {}
+
+    def rule(policy, vector, batch, settings, context):
+        drawn.setdefault(context.unit, set()).add(tuple(torch.randperm(20, generator=context.generator).tolist()))
+        return vector, {}
+
+    for order in [(0, 1, 2), (2, 0, 1), (1, 2, 0)]:
+        trainer = wb.happo(PointTeam(), seed=0, order=order, **SMALL)
+        setup = trainer._setup
+        trainer.__dict__["_setup"] = replace(setup, method=replace(setup.method, rule=rule))
+        trainer.iterate()
+    assert [len(draws) for draws in drawn.values()] == [1, 1, 1]  # whatever the order
+    assert len(set.union(*drawn.values())) == 3  # each agent its own
+
+
+@pytest.mark.parametrize("name", ["happo", "ippo"])
+def test_advantages_are_in_units_of_return(name):
+    """Returns minus the values that the critic means, not the normalised ones that it predicts."""
+    trainer = getattr(wb, name)(PointTeam(), seed=0, dtype="float64", **SMALL)
+    trainer.iterate(), trainer.iterate()
+    trainer.step(), trainer.step()
+    state = trainer._state
+    for critic, advantages in state.estimate.advantages.items():
+        normalizer = state.normalizers[critic]
+        assert abs(normalizer.scale - 1) > 0.05
+        values = normalizer.location + normalizer.scale * state.estimate.predictions[critic]
+        raw = state.estimate.returns[critic] - values
+        torch.testing.assert_close(advantages, (raw - raw.mean()) / (raw.std(correction=0) + 1e-5), rtol=0, atol=1e-9)
 
 
 def test_ippo_judges_each_agent_by_its_own_observations():

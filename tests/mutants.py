@@ -1,0 +1,342 @@
+"""Break the code in known ways, one at a time, and show which test catches each.
+
+    python tests/mutants.py                 every mutant
+    python tests/mutants.py "flip the clip" one of them
+
+Each mutant is a change of one place in a copy of the sources; the tests named with it must fail there, and all of them
+must pass without it. ``make stress`` runs them all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: ``old`` stands once in ``path`` below workbench/, and becomes ``new``; ``tests`` must notice."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = (
+    Mutant(
+        "drop the preceding ratio",
+        "sequence.py",
+        "return m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)",
+        "return advantages",
+        "test_happo.py test_known_answers.py",
+    ),
+    Mutant(
+        "update in the wrong order",
+        "phases.py",
+        "unit = state.order[state.position]",
+        "unit = state.order[-1 - state.position]",
+        "test_happo.py",
+    ),
+    Mutant(
+        "let the last update fall out of the product",
+        "phases.py",
+        "preceding_ratio=state.preceding_ratio * joint",
+        "preceding_ratio=joint",
+        "test_happo.py",
+    ),
+    Mutant(
+        "flip the clip",
+        "surrogate.py",
+        "return torch.min(ratio * m_factor, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor)",
+        "return torch.max(ratio * m_factor, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor)",
+        "test_happo.py",
+    ),
+    Mutant(
+        "clip above only",
+        "surrogate.py",
+        "ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor",
+        "ratio.clamp(max=1 + clip_epsilon) * m_factor",
+        "test_happo.py",
+    ),
+    Mutant(
+        "unweight the discrete KL",
+        "distributions.py",
+        "_expectation(log_p, log_p - log_q)",
+        "(log_p - log_q).sum(-1)",
+        "test_distributions.py",
+    ),
+    Mutant(
+        "turn the KL round in the line search",
+        "updates.py",
+        "head.kl(self._old, new)",
+        "head.kl(new, self._old)",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "broadcast the entropy over the batch",
+        "distributions.py",
+        "return torch.stack([-_expectation(log_p, log_p) for log_p in parameters], -1).sum(-1)",
+        "return torch.stack([-_expectation(log_p, log_p) for log_p in parameters], -1).sum(-1, keepdim=True)",
+        "test_distributions.py",
+    ),
+    Mutant(
+        "forget the truncation bootstrap",
+        "phases.py",
+        "torch.where(rollout.terminated[t, env], 0.0, final_values)",
+        "torch.zeros_like(final_values)",
+        "test_rollout.py",
+    ),
+    Mutant(
+        "bootstrap from the new episode's first state",
+        "phases.py",
+        "if len(rollout.final_at):",
+        "if False:",
+        "test_rollout.py",
+    ),
+    Mutant(
+        "let the advantage run over an episode's end",
+        "advantages.py",
+        "return _discounted_sum(deltas, (gamma * gae_lambda) * (~done).to(deltas.dtype))",
+        "return _discounted_sum(deltas, (gamma * gae_lambda) * torch.ones_like(deltas))",
+        "test_advantages.py",
+    ),
+    Mutant(
+        "leave the value normaliser in the advantage",
+        "phases.py",
+        "values = normalizer.denormalize(predictions)",
+        "values = predictions",
+        "test_family.py",
+    ),
+    Mutant(
+        "normalise advantages after M",
+        "sequence.py",
+        "return m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)",
+        "m = m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)\n        return (m - m.mean()) / m.std()",
+        "test_happo.py",
+    ),
+    Mutant(
+        "use per-dimension ratios in the line search",
+        "updates.py",
+        "excess = torch.expm1(head.log_prob(new, self._actions) - self._old_log_probs)",
+        "per = [-((self._actions - p[0]) ** 2) / (2 * p[1] ** 2) - p[1].log() for p in (new, self._old)]\n"
+        "        excess = torch.expm1(per[0] - per[1]).sum(-1)",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "share minibatch permutations across agents",
+        "sequence.py",
+        'return setup.streams.torch("policy minibatches", state.iteration, list(setup.team.units).index(unit))',
+        'return setup.streams.torch("policy minibatches", state.iteration, 0)',
+        "test_family.py",
+    ),
+    Mutant(
+        "shuffle by turn instead of by agent",
+        "sequence.py",
+        "state.iteration, list(setup.team.units).index(unit))",
+        "state.iteration, state.order.index(unit))",
+        "test_family.py",
+    ),
+    Mutant(
+        "ignore the KL in the line search",
+        "trust_region.py",
+        "if kl <= max_kl and gain > 0",
+        "if gain > 0",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "report the rejected step's KL",
+        "trust_region.py",
+        "return LineSearch(0.0, 0.0, 0.0)",
+        "return LineSearch(0.0, 0.0, kl)",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "keep the rejected step",
+        "updates.py",
+        "        if not found.fraction:\n            break\n        values = values + found.fraction * step",
+        "        values = values + (found.fraction or 0.01) * step",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "line search on the advantage instead of M",
+        "updates.py",
+        "self._m_factors = batch.m_factors.double()",
+        "self._m_factors = batch.m_factors.double() * 1.5",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "leave the deviation out of the Fisher matrix",
+        "distributions.py",
+        "return outputs / std.square(), 2 * slope.square() * free",
+        "return outputs / std.square(), 0 * free",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "forget the covariance in the Fisher matrix",
+        "distributions.py",
+        "return weighted - p * weighted.sum(-1, keepdim=True)",
+        "return weighted",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "differentiate past the layer norm",
+        "trust_region.py",
+        "return values.addcmul_(normalized, along, value=-1.0 / normalized.shape[-1])",
+        "return values",
+        "test_trust_region.py",
+    ),
+    Mutant(
+        "clamp the product that goes on",
+        "phases.py",
+        "preceding_ratio=state.preceding_ratio * joint",
+        "preceding_ratio=(state.preceding_ratio * joint).clamp(max=1.0)",
+        "test_options.py",
+    ),
+    Mutant(
+        "trace with the step's own ratio",
+        "advantages.py",
+        "capped[:-1] *= preceding_ratio[1:].clamp(max=1)",
+        "capped[:-1] *= preceding_ratio[:-1].clamp(max=1)",
+        "test_options.py",
+    ),
+    Mutant(
+        "trace without a cap",
+        "advantages.py",
+        "capped[:-1] *= preceding_ratio[1:].clamp(max=1)",
+        "capped[:-1] *= preceding_ratio[1:]",
+        "test_options.py",
+    ),
+    Mutant(
+        "clip the own ratio twice instead of the joint one",
+        "surrogate.py",
+        "joint = (preceding_ratio * ratio).clamp(",
+        "joint = ratio.clamp(",
+        "test_options.py",
+    ),
+    Mutant(
+        "schedule ε from the wrong end",
+        "settings.py",
+        "0.5 * (position + 1) / n_units",
+        "0.5 * (n_units - position) / n_units",
+        "test_options.py",
+    ),
+    Mutant(
+        "share KL by the score instead of its square",
+        "trust_region.py",
+        "squares = len(scores), [score * score for score in scores]",
+        "squares = len(scores), list(scores)",
+        "test_options.py",
+    ),
+    Mutant(
+        "choose once instead of anew",
+        "sequence.py",
+        "if orders.is_adaptive(rule) and len(left) > 1 and not state.pinned else left",
+        "if False else left",
+        "test_orders.py",
+    ),
+    Mutant(
+        "overrule the hand",
+        "sequence.py",
+        "and not state.pinned else left",
+        "else left",
+        "test_orders.py",
+    ),
+    Mutant(
+        "score by the gradient's norm",
+        "trust_region.py",
+        "return math.sqrt(max(self.slope, 0.0))",
+        "return float(self.solution.norm())",
+        "test_orders.py test_trust_region.py",
+    ),
+    Mutant(
+        "judge every agent of IPPO by the first one's critic",
+        "state.py",
+        "return CENTRAL if self.method.critic == CENTRAL else agent",
+        "return CENTRAL if self.method.critic == CENTRAL else self.team.agents[0]",
+        "test_family.py",
+    ),
+)
+
+
+def apply(mutant: Mutant, package: Path) -> str:
+    """Break the package at ``package``; returns the source as it was."""
+    path = package / mutant.path
+    source = path.read_text(encoding="utf-8")
+    found = source.count(mutant.old)
+    if found != 1:
+        raise ValueError(f"{mutant.name!r}: its text is {found} times in {mutant.path}, expected once:\n{mutant.old}")
+    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    return source
+
+
+def copy_sources(into: Path) -> Path:
+    """A copy of what the tests need."""
+    for name in ("workbench", "tests"):
+        shutil.copytree(ROOT / name, into / name, ignore=shutil.ignore_patterns("__pycache__", "jupyter", "theory_*"))
+    shutil.copy(ROOT / "pyproject.toml", into)
+    return into
+
+
+def failures(tests: str, sources: Path, *, stop: bool = True) -> list[str]:
+    """Names of the tests that fail in a copy; stops at the first one unless told not to."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", *(["-x"] if stop else [])]
+    # The copy comes before the installed package, and leaves no bytecode that a later mutant could find.
+    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, *(f"tests/{name}" for name in tests.split())],
+        cwd=sources,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run:\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
+    # An error at collection is no catch: the mutant must be a program that runs, and is wrong.
+    if re.search(r"^ERROR ", result.stdout, re.MULTILINE):
+        raise RuntimeError(f"the copy is broken:\n{result.stdout[-3000:]}")
+    return re.findall(r"^FAILED (\S+)", result.stdout, re.MULTILINE)
+
+
+def caught_by(mutant: Mutant, sources: Path) -> list[str]:
+    """The tests that catch a mutant in the copy, which is whole again afterwards."""
+    original = apply(mutant, sources / "workbench")
+    try:
+        return failures(mutant.tests, sources)
+    finally:
+        (sources / "workbench" / mutant.path).write_text(original, encoding="utf-8")
+
+
+def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if len(chosen) < len(names):
+        print(f"No such mutant among {names}. There are:", *(mutant.name for mutant in MUTANTS), sep="\n  ")
+        return 2
+    survivors = []
+    with tempfile.TemporaryDirectory() as directory:
+        sources = copy_sources(Path(directory))
+        used = sorted({test for mutant in chosen for test in mutant.tests.split()})
+        broken = failures(" ".join(used), sources, stop=False)
+        if broken:
+            print("These fail without any mutant:", *broken, sep="\n  ")
+            return 1
+        for mutant in chosen:
+            caught = caught_by(mutant, sources)
+            print(f"{'caught' if caught else 'SURVIVED':<9}{mutant.name:<55}{' '.join(caught)}", flush=True)
+            survivors += [] if caught else [mutant.name]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
