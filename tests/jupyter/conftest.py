@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from lab import Server
+from playwright.sync_api import Browser, sync_playwright
 from sessions import SECONDS, make_trainer
 
 from workbench.jupyter.session import Session
@@ -28,3 +30,21 @@ def open_session() -> Iterator[Callable[..., Session]]:
     for thread in {thread for thread in threading.enumerate() if thread.name.startswith("workbench")} - before:
         thread.join(SECONDS)
         assert not thread.is_alive(), thread
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Jupyter server with JupyterLab and Notebook, and a folder of its own."""
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A headless Chromium."""
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()

@@ -112,8 +112,10 @@ class Notebook:
         self.server = server
         self.name = name
 
-    def open(self, wait_for_kernel: bool = True) -> Notebook:
-        self.page.goto(f"http://127.0.0.1:{self.server.port}/lab/tree/{self.name}?token={TOKEN}&reset")
+    def open(self, wait_for_kernel: bool = True, fresh: bool = True) -> Notebook:
+        """Load the page; ``fresh``: with no other notebook open, as the workspace may remember."""
+        reset = "&reset" if fresh else ""
+        self.page.goto(f"http://127.0.0.1:{self.server.port}/lab/tree/{self.name}?token={TOKEN}{reset}")
         self._wait("app => app.shell.currentWidget?.content?.widgets?.length > 0")
         if wait_for_kernel:
             self._wait("app => app.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
@@ -171,10 +173,16 @@ class Notebook:
             raise AssertionError(f"{expression}: {reply}")
         return json.loads(eval(reply["user_expressions"]["value"]["data"]["text/plain"]))
 
-    def save(self) -> dict[str, Any]:
+    def save(self) -> nbformat.NotebookNode:
         """Save, and return what lies on the disk."""
         self.command("docmanager:save")
-        return json.loads((self.server.folder / self.name).read_text())
+        return nbformat.read(self.server.folder / self.name, 4)
+
+    def scroll_to(self, cell: int) -> None:
+        """Bring a cell's output onto the screen."""
+        self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(
+            ".jp-Cell-outputWrapper"
+        ).scroll_into_view_if_needed()
 
 
 @contextlib.contextmanager

@@ -54,7 +54,8 @@ function fill(select, options, value) {
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-controls");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
+  el.addEventListener("keydown", (event) => event.stopPropagation());
   const row = document.createElement("div");
   row.className = "wb-row";
   row.setAttribute("role", "toolbar");
@@ -96,15 +97,16 @@ function render({ model, el }) {
 
   let asked = 0;
   let late;
+  const unheard = () => {
+    message.dataset.kind = "error";
+    message.textContent =
+      "The kernel does not answer: it is busy with a cell, or gone. What was asked is done once it answers.";
+  };
   function ask(request) {
     asked += 1;
-    model.send({ ...request, number: asked });
     clearTimeout(late);
-    late = setTimeout(() => {
-      message.dataset.kind = "error";
-      message.textContent =
-        "The kernel does not answer: it is busy with a cell, or gone. What was asked is done once it answers.";
-    }, 4000);
+    late = setTimeout(unheard, 4000);
+    model.send({ ...request, number: asked });
   }
   const heard = (reply) => {
     if (reply?.type === "heard" && reply.number === asked) clearTimeout(late);

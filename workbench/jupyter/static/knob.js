@@ -2,7 +2,8 @@
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-knob");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
+  el.addEventListener("keydown", (event) => event.stopPropagation());
   const id = `wb-${Math.random().toString(36).slice(2)}`;
   const label = document.createElement("label");
   label.htmlFor = id;
@@ -49,7 +50,6 @@ function render({ model, el }) {
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter") ask(field.value.trim().replace(",", "."));
     if (event.key === "Escape") field.value = written(model.get("value"));
-    event.stopPropagation();
   });
   field.addEventListener("blur", () => {
     if (field.value !== written(model.get("value"))) ask(field.value.trim().replace(",", "."));

@@ -73,7 +73,8 @@ function bytes(view) {
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-plot");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
+  el.addEventListener("keydown", (event) => event.stopPropagation());
   const figure = document.createElement("div");
   figure.setAttribute("role", "img");
   const note = document.createElement("div");

@@ -13,7 +13,8 @@ function make(tag, className, text) {
 
 function render({ model, el }) {
   el.classList.add("wb", "wb-order");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
+  el.addEventListener("keydown", (event) => event.stopPropagation());
   const id = `wb-${Math.random().toString(36).slice(2)}`;
   const label = make("span", "", "Order");
   label.id = `${id}-label`;
@@ -152,7 +153,6 @@ function render({ model, el }) {
       cancel();
     } else return;
     event.preventDefault();
-    event.stopPropagation();
   });
 
   list.addEventListener("focusin", (event) => {

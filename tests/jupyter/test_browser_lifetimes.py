@@ -1,0 +1,114 @@
+"""What becomes of the panel when the page is loaded again, the kernel is gone, the cell is deleted."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from lab import SECONDS, Notebook, Server, browser_page
+from playwright.sync_api import Browser, Page, expect
+from test_browser import CELL, Panel
+
+from workbench.jupyter.record import PLOTLY_MIME
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with browser_page(browser) as page:
+        yield page
+
+
+def opened(page: Page, server: Server, name: str, cells: list[str]) -> Panel:
+    server.write(name, cells)
+    panel = Panel(Notebook(page, server, name).open())
+    panel.notebook.run(0)
+    panel.figure().wait_for()
+    return panel
+
+
+def test_the_panel_outlives_a_reload_and_the_record_the_kernel(page: Page, server: Server) -> None:
+    panel = opened(page, server, "lifetimes.ipynb", [CELL, "session.start(iterations=2); session.wait()"])
+    panel.notebook.run(1)
+    expect(panel.message()).to_contain_text("Done: 200 env steps.")
+    record = page.locator(".jp-OutputArea-child:has(.wb-controls) + .jp-OutputArea-child")
+    expect(record).to_be_hidden()
+
+    # Loaded again: the panel is there as it was, and alive.
+    saved = panel.notebook.save()
+    panel.notebook.open(fresh=False)
+    panel.figure().wait_for(timeout=60 * SECONDS)
+    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 2 ")
+    panel.button("step iteration").click()
+    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 3 ")
+    assert panel.ask("trainer.iteration") == 3
+
+    # What was saved holds the figures of the end, for readers without a kernel.
+    outputs = [output["data"] for output in saved.cells[0].outputs]
+    assert outputs[0]["text/plain"] == "Session of HAPPO (main) · paused · iteration 0"
+    (bundle,) = (data for data in outputs if PLOTLY_MIME in data)
+    assert len(base64.b64decode(bundle["image/png"])) > 10_000
+    assert any(trace.get("name") == "agent_3" for trace in bundle[PLOTLY_MIME]["data"])
+
+    # Opened without a kernel: the last record is shown.
+    panel.notebook.command("notebook:shutdown-kernel")
+    panel.notebook.save()
+    panel.notebook.open(wait_for_kernel=False)
+    image = page.locator(".jp-OutputArea-child .plot-img, .jp-OutputArea-child .js-plotly-plot").first
+    expect(image).to_be_visible(timeout=60 * SECONDS)
+    expect(page.locator(".wb-controls")).to_have_count(0)
+
+
+def test_after_a_restart_the_page_says_that_nobody_answers(page: Page, server: Server) -> None:
+    panel = opened(page, server, "restart.ipynb", [CELL])
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    panel.notebook._wait("app => app.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    if panel.button("run").count():
+        panel.button("run").click()
+        expect(panel.message()).to_contain_text("The kernel does not answer")
+    panel.notebook.run(0)
+    panel.figure().first.wait_for()
+    panel.button("step iteration").last.click()
+    expect(page.locator(".wb-where").last).to_contain_text("iteration 1 ")
+
+
+def test_a_second_view_a_cleared_output_and_a_deleted_cell(page: Page, server: Server) -> None:
+    panel = opened(page, server, "views.ipynb", [CELL, "session", "1"])
+    panel.notebook.run(1)
+    panel.notebook.scroll_to(1)
+    expect(panel.figure()).to_have_count(2)
+    panel.button("step iteration").nth(1).click()
+    for k in (0, 1):
+        expect(page.locator(".wb-where").nth(k)).to_contain_text("iteration 1 ")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
+    panel.notebook.command("notebook:clear-cell-output")
+    expect(panel.figure()).to_have_count(1)
+    panel.button("step iteration").click()
+    expect(page.locator(".wb-where")).to_contain_text("iteration 2 ")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    panel.notebook.command("notebook:delete-cell")
+    expect(panel.figure()).to_have_count(0)
+    panel.ask("session.start(iterations=3)")
+    panel.ask("session.wait()")
+    assert panel.ask("trainer.iteration") == 5
+    assert page.errors == []  # type: ignore[attr-defined]
+
+
+def test_plotly_is_sent_once_to_a_page_and_little_else(page: Page, server: Server) -> None:
+    received: list[int] = []
+
+    def count(socket: object) -> None:
+        socket.on("framereceived", lambda frame: received.append(len(frame)))  # type: ignore[attr-defined]
+
+    page.on("websocket", count)
+    server.write("once.ipynb", [CELL, "wb.Session(wb.happo(env, n_steps=25, hidden_sizes=(16,)))"])
+    panel = Panel(Notebook(page, server, "once.ipynb").open())
+    panel.notebook.run(0)
+    panel.figure().wait_for()
+    script = panel.ask("len(__import__('workbench.jupyter.live_plot').jupyter.live_plot.packed_plotly())")
+    first = sum(received)
+    assert script < first < script + 1_000_000
+    panel.notebook.run(1)
+    panel.notebook.scroll_to(1)
+    expect(panel.figure()).to_have_count(2)
+    assert sum(received) - first < 1_000_000
