@@ -118,6 +118,17 @@ def test_episodes_are_as_long_as_asked(limit: int | None) -> None:
     assert ends == ([] if limit is None else list(range(7, 1011, 7)))
 
 
+def test_a_fall_in_the_last_step_is_no_truncation() -> None:
+    env = wb.envs.mujoco("Walker2d", "2x3", n_envs=1)
+    env.reset(seed=0)
+    falls = 1 + next(t for t, step in enumerate(ahead(env, 100)) if step.terminated[0])
+    for limit, endings in ((falls, (True, False)), (falls - 1, (False, True))):
+        env = wb.envs.mujoco("Walker2d", "2x3", n_envs=1, max_episode_steps=limit)
+        env.reset(seed=0)
+        last = ahead(env, limit)[-1]
+        assert (last.terminated[0], last.truncated[0]) == endings
+
+
 # ---- chance ----
 
 
@@ -231,6 +242,7 @@ def test_a_snapshot_is_small_plain_and_a_copy() -> None:
     assert sum(array.nbytes for array in saved.values()) < 2_000_000
     assert all(array.dtype.kind in "fiub" for array in saved.values())
     before = {name: array.copy() for name, array in saved.items()}
+    env.reset()
     ahead(env, 3)
     assert all(np.array_equal(saved[name], before[name]) for name in before)
 
@@ -454,4 +466,4 @@ def test_a_robot_that_is_nowhere_has_fallen() -> None:
     env.reset(seed=0)
     env.engine.qvel[1, 3] = np.nan
     env.engine.qpos[2, 9] = np.inf
-    assert env.robot.healthy().tolist() == [True, False, False]
+    assert env.robot.healthy(env.engine.motion).tolist() == [True, False, False]

@@ -29,8 +29,11 @@ ITS_PARTITIONS = [
 ]
 
 
+LIMIT = 5
+
+
 def agree(env: MujocoTeamEnv, reference: Any, steps: int = 12) -> None:
-    """Spaces, actions and the observations of every agent are equal, to the last bit, until an episode ends."""
+    """Spaces, actions and every agent's observations, the last ones of episodes too, are equal to the last bit."""
     shown, (expected, _) = env.reset(seed=5), reference.reset(seed=5)
     rng = np.random.default_rng(1)
     assert env.agents == tuple(reference.possible_agents)
@@ -44,25 +47,43 @@ def agree(env: MujocoTeamEnv, reference: Any, steps: int = 12) -> None:
         shown = env.step(actions)
         first = {agent: action[0] for agent, action in actions.items()}
         applied = reference.map_local_actions_to_global_action(first)
-        assert np.array_equal(env.engine.ctrl[0] if shown.final is None else applied, applied)
-        expected, rewards, terminations, _, _ = reference.step(first)
+        assert np.array_equal(env.engine.ctrl[0], applied if shown.final is None else np.zeros_like(applied))
+        expected, rewards, terminations, truncations, _ = reference.step(first)
         assert shown.reward[0] == rewards["agent_0"]
-        if terminations["agent_0"]:
-            break
+        assert shown.terminated[0] == terminations["agent_0"]
+        assert shown.done[0] == (terminations["agent_0"] or truncations["agent_0"])
+        if shown.final is not None:
+            for agent in env.agents:
+                assert np.array_equal(shown.final.observations[agent][0], expected[agent]), agent
+            expected, _ = reference.reset()
 
 
 @pytest.mark.parametrize(("scenario", "conf", "k"), [(*case, k) for case in ITS_PARTITIONS for k in (0, 1, 2)])
 def test_observations_and_actions_are_those_of_mamujoco(scenario: str, conf: str, k: int) -> None:
-    env = MujocoTeamEnv(scenario, conf, n_envs=1, agent_obsk=k)
-    agree(env, robotics_env(scenario, conf, agent_obsk=k))
+    env = MujocoTeamEnv(scenario, conf, n_envs=1, agent_obsk=k, max_episode_steps=LIMIT)
+    agree(env, robotics_env(scenario, conf, agent_obsk=k, max_episode_steps=LIMIT))
 
 
 @pytest.mark.parametrize(("scenario", "conf"), [case for case in ITS_PARTITIONS if case[1] != "10x2"])
 def test_a_factorization_written_for_gymnasium_robotics_works_here(scenario: str, conf: str) -> None:
     factorization = robotics_factorization(scenario, conf)
     factorization["partition"].reverse()
-    env = MujocoTeamEnv(scenario, conf, n_envs=1, agent_obsk=2, agent_factorization=factorization)
-    agree(env, robotics_env(scenario, conf, agent_obsk=2, agent_factorization=factorization))
+    options: dict[str, Any] = {
+        "agent_obsk": 2,
+        "agent_factorization": factorization,
+        "max_episode_steps": LIMIT,
+    }
+    agree(MujocoTeamEnv(scenario, conf, n_envs=1, **options), robotics_env(scenario, conf, **options))
+
+
+@pytest.mark.parametrize(("scenario", "conf"), [("Humanoid", "9|8"), ("ManySegmentAnt", "3x1"), ("Swimmer", "2x1")])
+def test_each_actuator_alone_observes_what_its_node_does_in_mamujoco(scenario: str, conf: str) -> None:
+    factorization = robotics_factorization(scenario, conf)
+    nodes = [node for part in factorization["partition"] for node in part]
+    factorization["partition"] = [(node,) for node in nodes]
+    options: dict[str, Any] = {"agent_obsk": 1, "max_episode_steps": LIMIT}
+    own = MujocoTeamEnv(scenario, conf, n_envs=1, agent_factorization=[[node.act_ids] for node in nodes], **options)
+    agree(own, robotics_env(scenario, conf, agent_factorization=factorization, **options))
 
 
 def missing_in_mamujoco() -> list[tuple[str, str]]:
@@ -75,10 +96,11 @@ def test_partitions_it_lacks_agree_with_it_as_factorizations(scenario: str, conf
     """The same joints, handed to mamujoco in its own form."""
     known = next(conf for name, conf in ITS_PARTITIONS if name == scenario)
     factorization = robotics_factorization(scenario, known)
-    env = MujocoTeamEnv(scenario, conf, n_envs=1, agent_obsk=1)
+    env = MujocoTeamEnv(scenario, conf, n_envs=1, agent_obsk=1, max_episode_steps=LIMIT)
     node = {node.act_ids: node for part in factorization["partition"] for node in part}
     factorization["partition"] = [tuple(node[owned.actuator] for owned in part) for part in env.partition.values()]
-    agree(env, robotics_env(scenario, known, agent_obsk=1, agent_factorization=factorization))
+    options: dict[str, Any] = {"agent_obsk": 1, "max_episode_steps": LIMIT}
+    agree(env, robotics_env(scenario, known, agent_factorization=factorization, **options))
 
 
 PAPERS = {

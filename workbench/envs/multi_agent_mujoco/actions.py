@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ class Steering:
         self._shapes = {agent: (n_envs, len(actuators)) for agent, actuators in shares.items()}
         order = np.concatenate([np.array(actuators) for actuators in shares.values()])
         # Column i of the robot's action is column columns[i] of the agents' actions side by side.
-        self._columns = np.argsort(order)
+        self._columns = None if (np.diff(order) > 0).all() else np.argsort(order)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_spaces = {
             agent: Box(low[list(actuators)], high[list(actuators)], dtype=np.float32)
@@ -35,11 +36,13 @@ class Steering:
     def __call__(self, actions: Actions) -> npt.NDArray[Any]:
         """(n_envs, n_actuators), float32 if all actions are, else float64; ``ValueError`` as ``TeamEnv.step`` says."""
         joint_action = self._side_by_side(actions)
-        if joint_action is None or not np.isfinite(joint_action).all():
+        # The sum shows whether all are finite, but may itself overflow.
+        if joint_action is None or not math.isfinite(np.add.reduce(joint_action, axis=None)):
             # The quick checks of all agents at once have failed: look closer, and say what is wrong with whom.
             parts = checked_actions(actions, self.action_spaces, self._n_envs)
             joint_action = np.concatenate(list(parts.values()), axis=1)
-        joint_action = joint_action.take(self._columns, axis=1)
+        if self._columns is not None:
+            joint_action = joint_action.take(self._columns, axis=1)
         return joint_action if joint_action.dtype == np.float32 else joint_action.astype(np.float64, copy=False)
 
     def _side_by_side(self, actions: Actions) -> npt.NDArray[Any] | None:

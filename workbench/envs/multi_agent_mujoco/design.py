@@ -25,6 +25,7 @@ from workbench.envs.multi_agent_mujoco.native import NativeEngine, native_forces
 from workbench.envs.multi_agent_mujoco.observations import derived_fields
 from workbench.envs.multi_agent_mujoco.robots import Robot
 from workbench.envs.multi_agent_mujoco.scenarios import LocalCategories, Scenario, scenario_named
+from workbench.envs.multi_agent_mujoco.starts import Starts
 from workbench.errors import unknown_name
 
 Factorization = Mapping[str, Any] | Sequence[Any]
@@ -167,6 +168,11 @@ class Design:
             if category not in known:
                 raise unknown_name(f"category in {what}", category, dict.fromkeys(known))
         return tuple(given)
+
+    def starts(self, model: mujoco.MjModel, engine: Engine) -> Starts:
+        """The first states of episodes; they need no forces of contacts, which a reset leaves at 0."""
+        fields = sorted(engine.fields)
+        return Starts(self.robot(), BatchEngine(model, self.n_envs, engine.n_threads, engine.frame_skip, fields))
 
     def engine(self, model: mujoco.MjModel, robot: Robot, features: Mapping[str, Features] | None) -> Engine:
         needed = sorted(robot.needed_fields | (derived_fields(features) if features else set()))

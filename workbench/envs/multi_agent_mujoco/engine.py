@@ -46,6 +46,11 @@ def without_idle_features(model: mujoco.MjModel) -> mujoco.MjModel:
     return model
 
 
+def derived_size(model: mujoco.MjModel, name: str) -> int:
+    """How many numbers one simulation's field ``name`` holds."""
+    return int(np.size(getattr(mujoco.MjData(model), name)))
+
+
 def state_columns(model: mujoco.MjModel, component: mujoco.mjtState) -> slice:
     """Where a component of the state lies within a row."""
     start = mujoco.mj_stateSize(model, int(STATE) & (int(component) - 1))
@@ -84,16 +89,12 @@ class Engine(ABC):
         """Advance every simulation by ``frame_skip`` time steps under ``ctrl``."""
 
     @abstractmethod
-    def reset(self, envs: npt.NDArray[np.intp], qpos: Floats, qvel: Floats) -> None:
-        """Put simulations ``envs`` (ascending) at rest, then at ``qpos`` and ``qvel``, and compute their forces."""
-
-    @abstractmethod
     def save(self) -> Floats:
         """(n_envs, size) float64, a copy of all states."""
 
     @abstractmethod
-    def load(self, state: Floats) -> None:
-        """Take back what ``save`` gave, perhaps in another process; derived fields are stale until the next step."""
+    def load(self, state: Floats, envs: Rows = ALL) -> None:
+        """Give ``envs`` states that an engine saved, here or elsewhere; their fields are stale until the next step."""
 
     @abstractmethod
     def close(self) -> None:
@@ -116,8 +117,8 @@ class RowEngine(Engine):
     def save(self) -> Floats:
         return self.state.copy()
 
-    def load(self, state: Floats) -> None:
-        self.state[:] = state
+    def load(self, state: Floats, envs: Rows = ALL) -> None:
+        self.state[envs] = state
 
     def close(self) -> None:
         """Nothing to do: MuJoCo's threads and memory go when the engine goes."""
@@ -138,10 +139,10 @@ class BatchEngine(RowEngine):
     def step(self) -> None:
         self._batch.step(nstep=self.frame_skip)
 
-    def reset(self, envs: npt.NDArray[np.intp], qpos: Floats, qvel: Floats) -> None:
+    def begin(self, envs: npt.NDArray[np.intp], motion: Floats) -> None:
+        """Reset simulations ``envs`` (ascending) and put them at ``motion``, as Gymnasium resets and sets a state."""
         self._batch.reset(envs, stage=0)
-        self.qpos[envs] = qpos
-        self.qvel[envs] = qvel
+        self.motion[envs] = motion
         # Leaves the warm start that Gymnasium's set_state leaves.
         self._batch.forward(envs)
 
@@ -189,25 +190,18 @@ class ThreadedEngine(Engine):
             helper.result()
         self._gather()
 
-    def reset(self, envs: npt.NDArray[np.intp], qpos: Floats, qvel: Floats) -> None:
-        for row, env in enumerate(envs):
-            data = self._data[env]
-            mujoco.mj_resetData(self.model, data)
-            data.qpos[:] = qpos[row]
-            data.qvel[:] = qvel[row]
-            mujoco.mj_forward(self.model, data)
-        self._gather()
-
     def save(self) -> Floats:
         state = np.empty((self.n_envs, mujoco.mj_stateSize(self.model, int(STATE))))
         for row, data in zip(state, self._data, strict=True):
             mujoco.mj_getState(self.model, data, row, int(STATE))
         return state
 
-    def load(self, state: Floats) -> None:
-        for row, data in zip(state, self._data, strict=True):
-            mujoco.mj_setState(self.model, data, np.ascontiguousarray(row), int(STATE))
-        self._gather()
+    def load(self, state: Floats, envs: Rows = ALL) -> None:
+        chosen = np.arange(self.n_envs)[envs]
+        for row, env in zip(state, chosen, strict=True):
+            mujoco.mj_setState(self.model, self._data[env], np.ascontiguousarray(row), int(STATE))
+        first = state_columns(self.model, mujoco.mjtState.mjSTATE_QPOS).start
+        self.motion[envs] = state[:, first : first + self.motion.shape[1]]
 
     def close(self) -> None:
         if self._pool is not None:

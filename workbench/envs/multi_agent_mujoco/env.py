@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
-from workbench.envs.multi_agent_mujoco import generators
+from workbench.envs.base import Actions, BoolArray, Snapshot, TeamEnv, TimeStep
 from workbench.envs.multi_agent_mujoco.actions import Steering
 from workbench.envs.multi_agent_mujoco.design import Design, Factorization
 from workbench.envs.multi_agent_mujoco.engine import Floats
-from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, WholeState
+from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, Readings, WholeState
 from workbench.envs.multi_agent_mujoco.partitions import OwnedActuator, owned_actuator
 
 
@@ -47,7 +46,7 @@ class MujocoTeamEnv(TeamEnv):
 
     ``TimeStep.info`` holds Gymnasium's own ``observation`` (n_envs, size) float64, the true last one where an episode
     ended, and, after a step, ``x_position``, ``x_velocity`` and the terms of the reward as Gymnasium's v5 names them.
-    Observations of the whole state are views of one array (n_agents, n_envs, size).
+    Observations that are equally long are views of one array.
 
     Raises ``UnknownNameError`` for unknown names and ``ValueError`` for values of no use.
 
@@ -96,6 +95,7 @@ class MujocoTeamEnv(TeamEnv):
         )
         self.scenario = design.rules.name
         self.n_envs = design.n_envs
+        self.max_episode_steps = design.max_episode_steps
         self.model = design.model()
         self._shares = design.shares(self.model)
         self.agents = tuple(self._shares)
@@ -103,38 +103,40 @@ class MujocoTeamEnv(TeamEnv):
         features = design.features(self.model, self.robot, self._shares)
         self.engine = design.engine(self.model, self.robot, features)
         self.robot.attach(self.engine)
+        self._starts = design.starts(self.model, self.engine)
         self._steering = Steering(self.model, self._shares, self.n_envs)
         state_size = self.robot.observation_size
         self._observer: Observer = (
             WholeState(self.agents, state_size, design.standardized)
             if features is None
-            else NearbyJoints(features, self.engine, state_size, design.standardized)
+            else NearbyJoints(features, self.model, state_size, design.standardized)
         )
         self.action_spaces = self._steering.action_spaces
         self.observation_spaces = self._observer.observation_spaces
         self.state_space = self._observer.state_space
-        self._last_step = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
-        self._generators = generators.seeded(None, self.n_envs)
         self._elapsed = np.zeros(self.n_envs, np.int64)
-        self._place = self.robot.place()
+        self._steps_left = 0  # at least so many before any episode is truncated
+        self._place = self.robot.look().place
         self._ready = False
 
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:
-            self._generators = generators.seeded(seed, self.n_envs)
-        self._start(np.arange(self.n_envs))
+            self._starts.seed(seed)
+        begun = self._begin(np.arange(self.n_envs))
         self._ready = True
-        state = self.robot.observe()
         never = np.zeros(self.n_envs, np.bool_)
-        return TimeStep(*self._observer(state), np.zeros(self.n_envs), never, never.copy(), info={"observation": state})
+        info = {"observation": begun.state}
+        return TimeStep(*self._observer.look(begun), np.zeros(self.n_envs), never, never.copy(), info=info)
 
-    def _start(self, envs: npt.NDArray[np.intp]) -> None:
-        """Begin a new episode in ``envs``."""
-        starts = [self.robot.draw(self._generators[env]) for env in envs]
-        qpos, qvel = (np.stack(parts) for parts in zip(*starts, strict=True))
-        self.engine.reset(envs, qpos, qvel)
-        self._place[envs] = self.robot.place(envs)
+    def _begin(self, envs: npt.NDArray[np.intp]) -> Readings:
+        """Begin a new episode in ``envs``; what it shows."""
+        starts = self._starts.take(envs)
+        self.engine.load(starts.state[envs], envs)
+        look = self._starts.robot.look(envs)
+        self._place = self._place.copy()
+        self._place[envs] = look.place
         self._elapsed[envs] = 0
+        return Readings(look.observation, self._observer.gather(starts, envs))
 
     def step(self, actions: Actions) -> TimeStep:
         joint_action = self._steering(actions)
@@ -142,27 +144,33 @@ class MujocoTeamEnv(TeamEnv):
             raise RuntimeError("step() on an environment that was closed or never reset: call reset() first.")
         self.engine.ctrl[:] = joint_action
         self.engine.step()
-        self._elapsed += 1
-        before, self._place = self._place, self.robot.place()
-        reward, terminated, terms = self.robot.judge(joint_action, before, self._place)
-        truncated = (self._elapsed >= self._last_step) & ~terminated
-        state = self.robot.observe()
-        info = {"observation": state, **terms}
+        look = self.robot.look()
+        reward, terminated, terms = self.robot.judge(joint_action, self._place, look)
+        self._place = look.place
+        truncated = self._count_step(terminated)
+        readings = Readings(look.observation, self._observer.gather(self.engine))
+        info = {"observation": look.observation, **terms}
         ended = (terminated | truncated).nonzero()[0]
-        final = None
-        if ended.size:
-            final = Final(ended, *self._observer(state[ended], ended))
-            self._start(ended)
-            state = state.copy()
-            state[ended] = self.robot.observe(ended)
-        return TimeStep(*self._observer(state), reward, terminated, truncated, final, info=info)
+        if not ended.size:
+            return TimeStep(*self._observer.look(readings), reward, terminated, truncated, info=info)
+        views, final = self._observer.look_past_the_end(readings, ended, self._begin(ended))
+        return TimeStep(*views, reward, terminated, truncated, final, info=info)
+
+    def _count_step(self, terminated: BoolArray) -> BoolArray:
+        """(n_envs,), which episodes have lasted as long as they may, and were not over anyway."""
+        self._elapsed += 1
+        self._steps_left -= 1
+        if self._steps_left > 0 or self.max_episode_steps is None:
+            return np.zeros(self.n_envs, np.bool_)
+        self._steps_left = self.max_episode_steps - int(self._elapsed.max())
+        return (self._elapsed >= self.max_episode_steps) & ~terminated
 
     def snapshot(self) -> Snapshot:
         return {
             "physics": self.engine.save(),
             "place": self._place.copy(),
             "elapsed": self._elapsed.copy(),
-            "generators": generators.packed(self._generators),
+            "generators": self._starts.packed(),
             "ready": np.array([self._ready]),
         }
 
@@ -182,7 +190,8 @@ class MujocoTeamEnv(TeamEnv):
         self.engine.load(np.asarray(snapshot["physics"]))
         self._place = np.array(snapshot["place"])
         self._elapsed = np.array(snapshot["elapsed"])
-        generators.unpack(np.asarray(snapshot["generators"]), self._generators)
+        self._steps_left = 0
+        self._starts.unpack(np.asarray(snapshot["generators"]))
         self._ready = bool(np.all(snapshot["ready"]))
 
     @property

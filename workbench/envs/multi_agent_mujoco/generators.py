@@ -1,8 +1,8 @@
-"""One random generator for each environment, seeded as Gymnasium seeds it, and saved as plain numbers."""
+"""Random generators seeded as Gymnasium seeds them, their states as plain numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from workbench.envs.arguments import environment_seeds
 
+State = Mapping[str, Any]
 _LOW = 2**64 - 1
-WORDS = 6
 
 
 def seeded(seed: int | None, n_envs: int) -> list[np.random.Generator]:
@@ -20,19 +20,19 @@ def seeded(seed: int | None, n_envs: int) -> list[np.random.Generator]:
     return [np.random.Generator(np.random.PCG64(np.random.SeedSequence(each))) for each in seeds]
 
 
-def packed(generators: Sequence[np.random.Generator]) -> npt.NDArray[np.uint64]:
-    """(n, 6) uint64, everything that determines what the generators draw next."""
-    words = np.empty((len(generators), WORDS), np.uint64)
-    for row, generator in zip(words, generators, strict=True):
-        saved: Any = generator.bit_generator.state
-        state, increment = saved["state"]["state"], saved["state"]["inc"]
-        halves = (state >> 64, state & _LOW, increment >> 64, increment & _LOW)
-        row[:] = (*halves, saved["has_uint32"], saved["uinteger"])
-    return words
+def packed(states: Iterable[State]) -> npt.NDArray[np.uint64]:
+    """(n, 6) uint64: the states that PCG64 generators give."""
+    return np.array([_words(state) for state in states], np.uint64)
+
+
+def _words(state: State) -> tuple[int, ...]:
+    value, increment = state["state"]["state"], state["state"]["inc"]
+    halves = (value >> 64, value & _LOW, increment >> 64, increment & _LOW)
+    return (*halves, state["has_uint32"], state["uinteger"])
 
 
 def unpack(words: npt.NDArray[np.uint64], generators: Sequence[np.random.Generator]) -> None:
-    """Put ``generators`` into the states that ``packed`` saved."""
+    """Put ``generators`` into the states that were ``packed``."""
     for row, generator in zip(words.tolist(), generators, strict=True):
         generator.bit_generator.state = {
             "bit_generator": "PCG64",

@@ -18,9 +18,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-import numpy.typing as npt
 
-from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES, Floats, RowEngine, ThreadedEngine
+from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES, BatchEngine, Floats, RowEngine, ThreadedEngine
 
 _PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
@@ -41,7 +40,6 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mjb_output": (_DOUBLES, (_POINTER, ctypes.c_char_p, _POINTER, _POINTER)),
     "mjb_step": (_INT, (_POINTER, _POINTER, _INT, _INT, _INT)),
     "mjb_forward": (_INT, (_POINTER, _POINTER, _INT, _INT)),
-    "mjb_reset": (_INT, (_POINTER, _POINTER, _INT, _POINTER, _INT)),
     "mjb_apply": (_INT, (_POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT)),
     "mjb_status": (ctypes.POINTER(_INT), (_POINTER,)),
     "mjb_error": (ctypes.c_char_p, (_POINTER, _INT)),
@@ -114,14 +112,6 @@ class NativeEngine(RowEngine):
         # Computes nothing more, but hands the fields out, which mjb_apply does not.
         self._succeed(self._library.mjb_forward(self._batch, None, 0, 0))
 
-    def reset(self, envs: npt.NDArray[np.intp], qpos: Floats, qvel: Floats) -> None:
-        ids = np.ascontiguousarray(envs, np.int32)
-        self._succeed(self._library.mjb_reset(self._batch, ids.ctypes.data, len(ids), None, 0))
-        self.qpos[envs] = qpos
-        self.qvel[envs] = qvel
-        everything = mujoco.mjtStage.mjSTAGE_ACC.value
-        self._succeed(self._library.mjb_forward(self._batch, ids.ctypes.data, len(ids), everything))
-
     def _succeed(self, n_failed: int) -> None:
         if n_failed:
             status = np.ctypeslib.as_array(self._library.mjb_status(self._batch), (self.n_envs,))
@@ -166,10 +156,11 @@ def _agree(model: mujoco.MjModel) -> bool:
     """Let three simulations fall to the ground in both engines and compare states and forces, step by step."""
     generator = np.random.default_rng(0)
     engines = [kind(model, 3, 2, 4, [CONTACT_FORCES]) for kind in (NativeEngine, ThreadedEngine)]
-    start = generator.uniform(-0.1, 0.1, (3, model.nq)) + mujoco.MjData(model).qpos
+    start = BatchEngine(model, 3, 1, 4)
+    start.begin(np.arange(3), start.motion + generator.uniform(-0.1, 0.1, start.motion.shape))
     touched = agreed = True
     for engine in engines:
-        engine.reset(np.arange(3), start, np.zeros((3, model.nv)))
+        engine.load(start.save())
     for _ in range(20):
         controls = generator.uniform(-1, 1, (3, model.nu))
         for engine in engines:

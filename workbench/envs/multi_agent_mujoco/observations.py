@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
+import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
 
-from workbench.envs.multi_agent_mujoco.engine import ALL, Engine, Floats, Rows
+from workbench.envs.base import Final
+from workbench.envs.multi_agent_mujoco.engine import ALL, Engine, Floats, Rows, derived_size
 from workbench.envs.multi_agent_mujoco.graphs import Features
 
 Values = npt.NDArray[np.float32] | Floats
-
+Views = tuple[dict[str, Values], Values]
 
 _NO_SPREAD = np.finfo(np.float64).tiny
 
@@ -27,8 +30,21 @@ def standardize(vectors: Floats) -> Floats:
     return centred
 
 
+class Readings(NamedTuple):
+    """What there is to observe of n environments.
+
+    state     (n, state size), Gymnasium's observation
+    measured  (n, ...), whatever else an observer has gathered
+    """
+
+    state: Floats
+    measured: Floats
+
+
 class Observer(ABC):
-    """Turns Gymnasium's observation, which is the team's state, into what the agents see.
+    """Turns readings into what the agents and the critic see, in fresh memory.
+
+    Agents whose observations are equally long share one block (agents, n, size), and each sees a view of it.
 
     sizes         {agent: length of its observation}
     standardized  whether every vector is standardized by itself, float32; else raw, float64
@@ -39,59 +55,86 @@ class Observer(ABC):
         self.standardized = standardized
         self.observation_spaces = {agent: Box(-np.inf, np.inf, (size,), dtype) for agent, size in sizes.items()}
         self.state_space = Box(-np.inf, np.inf, (state_size,), dtype)
+        self._blocks = {size: [agent for agent in sizes if sizes[agent] == size] for size in sizes.values()}
 
-    def show(self, vectors: Floats) -> Values:
-        """The vectors as they are shown, in fresh memory."""
-        return standardize(vectors).astype(np.float32) if self.standardized else vectors.copy()
+    def gather(self, engine: Engine, envs: Rows = ALL) -> Floats:
+        """``Readings.measured`` of ``envs``."""
+        return engine.motion[envs, :0]
 
     @abstractmethod
-    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
-        """{agent: (n, size)} and the state shown (n, state size), in fresh memory.
+    def fill(self, agents: list[str], block: Values, readings: Readings) -> None:
+        """Write what ``agents`` observe into ``block``."""
 
-        state  (n, state size), Gymnasium's observations of ``envs``
-        """
+    def look(self, readings: Readings) -> Views:
+        """{agent: (n, size)} and the state (n, state size)."""
+        return self._views(self._fill(readings), self._show(readings.state), len(readings.state))
+
+    def look_past_the_end(
+        self, readings: Readings, ended: npt.NDArray[np.intp], begun: Readings
+    ) -> tuple[Views, Final]:
+        """What is seen where environments ``ended`` show the episodes ``begun``, and what they showed last."""
+        n = len(readings.state)
+        both = Readings(*(np.concatenate(pair) for pair in zip(readings, begun, strict=True)))
+        blocks, state = self._fill(both), self._show(both.state)
+        last = Final(ended, *self._views([block[:, ended] for block in blocks], state[ended], len(ended)))
+        for block in (*blocks, state[None]):
+            block[:, ended] = block[:, n:]
+        return self._views(blocks, state, n), last
+
+    def _fill(self, readings: Readings) -> list[Values]:
+        blocks: list[Values] = []
+        for size, agents in self._blocks.items():
+            block = np.empty((len(agents), len(readings.state), size), self.state_space.dtype)
+            self.fill(agents, block, readings)
+            blocks.append(block)
+        return blocks
+
+    def _views(self, blocks: list[Values], state: Values, n: int) -> Views:
+        """The first ``n`` rows."""
+        views: dict[str, Values] = dict.fromkeys(self.observation_spaces, state)  # keeps the agents' order
+        for agents, block in zip(self._blocks.values(), blocks, strict=True):
+            views.update(zip(agents, block[:, :n], strict=True))
+        return views, state[:n]
+
+    def _show(self, vectors: Floats) -> Values:
+        return standardize(vectors).astype(np.float32) if self.standardized else vectors.copy()
 
 
 class WholeState(Observer):
     """The papers' observations: everyone sees the whole state and who they are.
 
-    o_i = [s, onehot(i)], standardized by itself unless asked otherwise. The observations of all agents are views of one
-    array (n_agents, n, size).
+    o_i = [s, onehot(i)], standardized by itself unless asked otherwise.
     """
 
     def __init__(self, agents: tuple[str, ...], state_size: int, standardized: bool) -> None:
         super().__init__(dict.fromkeys(agents, state_size + len(agents)), state_size, standardized)
-        self._agents = agents
 
-    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
-        n, size = state.shape
-        n_agents = len(self._agents)
+    def fill(self, agents: list[str], block: Values, readings: Readings) -> None:
+        n, size = readings.state.shape
         # Agents' vectors hold the same values, only the 1 stands elsewhere: they share one mean and one deviation.
-        vector = np.zeros((n, size + n_agents))
-        vector[:, :size] = state
+        vector = np.zeros((n, size + len(agents)))
+        vector[:, :size] = readings.state
         vector[:, size] = 1.0
-        shown = self.show(vector)
-        stacked = np.empty((n_agents, *shown.shape), shown.dtype)
-        stacked[...] = shown
-        stacked[1:, :, size] = shown[:, -1]
-        for agent in range(1, n_agents):
-            stacked[agent, :, size + agent] = shown[:, size]
-        return dict(zip(self._agents, stacked, strict=True)), self.show(state)
+        block[...] = standardize(vector) if self.standardized else vector
+        block[1:, :, size] = block[0, :, -1]
+        for number in range(1, len(agents)):
+            block[number, :, size + number] = block[0, :, size]
 
 
 class NearbyJoints(Observer):
     """Each agent sees its own joints and those at most k steps away in the robot's graph, as ``mamujoco_v1`` does."""
 
-    def __init__(self, features: Mapping[str, Features], engine: Engine, state_size: int, standardized: bool) -> None:
+    def __init__(
+        self, features: Mapping[str, Features], model: mujoco.MjModel, state_size: int, standardized: bool
+    ) -> None:
         sizes = {agent: len(observed) for agent, observed in features.items()}
         super().__init__(sizes, state_size, standardized)
-        self._engine = engine
         self._derived = sorted(derived_fields(features))
-        starts, end = {"qpos": 0, "qvel": engine.model.nq}, engine.model.nq + engine.model.nv
+        starts, end = {"qpos": 0, "qvel": model.nq}, model.nq + model.nv
         for name in self._derived:
-            starts[name], end = end, end + engine.fields[name][0].size
+            starts[name], end = end, end + derived_size(model, name)
         self._columns = {
-            agent: np.array([starts[feature.field] + feature.element for feature in observed])
+            agent: np.array([starts[feature.field] + feature.element for feature in observed], np.intp)
             for agent, observed in features.items()
         }
         self._limits = {
@@ -100,17 +143,17 @@ class NearbyJoints(Observer):
             if any(np.isfinite((feature.low, feature.high)).any() for feature in observed)
         }
 
-    def __call__(self, state: Floats, envs: Rows = ALL) -> tuple[dict[str, Values], Values]:
-        motion = self._engine.motion[envs]
-        derived = [self._engine.fields[name][envs].reshape(len(motion), -1) for name in self._derived]
-        everything = np.concatenate([motion, *derived], axis=1)
-        observations: dict[str, Values] = {}
-        for agent, columns in self._columns.items():
-            seen = everything.take(columns, axis=1)
+    def gather(self, engine: Engine, envs: Rows = ALL) -> Floats:
+        motion = engine.motion[envs]
+        derived = [engine.fields[name][envs].reshape(len(motion), -1) for name in self._derived]
+        return np.concatenate([motion, *derived], axis=1)
+
+    def fill(self, agents: list[str], block: Values, readings: Readings) -> None:
+        for row, agent in zip(block, agents, strict=True):
+            seen = readings.measured.take(self._columns[agent], axis=1)
             if agent in self._limits:
                 np.clip(seen, *self._limits[agent], out=seen)
-            observations[agent] = self.show(seen) if self.standardized else seen
-        return observations, self.show(state)
+            row[...] = standardize(seen) if self.standardized else seen
 
 
 def derived_fields(features: Mapping[str, Features]) -> set[str]:

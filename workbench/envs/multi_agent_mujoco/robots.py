@@ -9,7 +9,8 @@ the friction it had in ``v2``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import numpy as np
@@ -23,11 +24,25 @@ Bools = npt.NDArray[np.bool_]
 Terms = dict[str, Floats]
 Verdict = tuple[Floats, Bools, Terms]
 Limits = tuple[float, float]
+_WHEREABOUTS = (("x_position", "x_velocity"), ("y_position", "y_velocity"))
 
 
-def _squares(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+class Look(NamedTuple):
+    """What n simulations show: fresh arrays, some of them views of others.
+
+    motion       (n, nq + nv), positions and velocities
+    place        (n, 1 or 2), where the robot is, as its velocity is measured
+    observation  (n, observation size), Gymnasium's
+    """
+
+    motion: Floats
+    place: Floats
+    observation: Floats
+
+
+def _squares(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Σ x² of each row, in the rows' dtype and in the order in which NumPy adds up one such row."""
-    total: npt.NDArray[Any] = np.add.reduce(np.square(values).reshape(len(values), -1), axis=1)
+    total: npt.NDArray[Any] = np.add.reduce(np.square(rows), axis=1)
     return total
 
 
@@ -70,8 +85,7 @@ class Robot(ABC):
         self.model: mujoco.MjModel = engine.model
         self.dt: float = self.model.opt.timestep * engine.frame_skip
         initial = mujoco.MjData(self.model)
-        self._initial_qpos: Floats = initial.qpos.copy()
-        self._initial_qvel: Floats = initial.qvel.copy()
+        self._initial_motion: Floats = np.concatenate([initial.qpos, initial.qvel])
         self._spans: list[tuple[Floats, slice, Limits | None]] = []
         end = self.model.nq + self.model.nv - self._first_position
         for name, first, limits in self.observed:
@@ -80,39 +94,46 @@ class Robot(ABC):
             self._spans.append((field, slice(start, end), limits))
         self.observation_size = end
 
-    def observe(self, envs: Rows = ALL) -> Floats:
-        """(n, observation_size) float64, Gymnasium's observation of ``envs``. Fresh memory."""
-        motion = self.engine.motion[envs, self._first_position :]
+    def look(self, envs: Rows = ALL) -> Look:
+        """What ``envs`` show now."""
+        motion = np.array(self.engine.motion[envs])
+        return Look(motion, self.place(envs, motion), self._observation(envs, motion))
+
+    def _observation(self, envs: Rows, motion: Floats) -> Floats:
+        moving = motion[:, self._first_position :]
+        if self.velocity_limit is None and not self._spans:
+            return moving
         observation = np.empty((len(motion), self.observation_size))
-        observation[:, : motion.shape[1]] = motion
+        observation[:, : moving.shape[1]] = moving
         if self.velocity_limit is not None:
-            velocities = observation[:, motion.shape[1] - self.model.nv : motion.shape[1]]
-            velocities[...] = clipped(velocities, (-self.velocity_limit, self.velocity_limit))
-        for field, span, limits in self._spans:
+            limits = (-self.velocity_limit, self.velocity_limit)
+            observation[:, moving.shape[1] - self.model.nv :] = clipped(motion[:, self.model.nq :], limits)
+        for field, span, limits_of_field in self._spans:
             values = field[envs]
             target = observation[:, span].reshape(values.shape)
-            target[...] = values if limits is None else clipped(values, limits)
+            target[...] = values if limits_of_field is None else clipped(values, limits_of_field)
         return observation
 
-    def draw(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """The positions and velocities that an episode starts from."""
-        noise = self.options["reset_noise_scale"]
-        qpos = self._initial_qpos + generator.uniform(low=-noise, high=noise, size=self.model.nq)
-        if self.normal_velocities:
-            return qpos, self._initial_qvel + noise * generator.standard_normal(self.model.nv)
-        return qpos, self._initial_qvel + generator.uniform(low=-noise, high=noise, size=self.model.nv)
+    def place(self, envs: Rows, motion: Floats) -> Floats:
+        """(n, 1 or 2), where ``envs`` are, as their velocity is measured."""
+        return motion[:, : self.skipped]
 
-    def place(self, envs: Rows = ALL) -> Floats:
-        """(n, 1 or 2) float64, where ``envs`` are, as their velocity is measured. Fresh memory."""
-        return self.engine.qpos[envs, : self.skipped].copy()
+    def draw(self, generators: Sequence[np.random.Generator]) -> Floats:
+        """(n, nq + nv), the positions and velocities that episodes start from, one of each generator."""
+        noise, nq = self.options["reset_noise_scale"], self.model.nq
+        motion = np.empty((len(generators), len(self._initial_motion)))
+        for row, generator in zip(motion, generators, strict=True):
+            if self.normal_velocities:
+                row[:nq] = generator.uniform(-noise, noise, nq)
+                row[nq:] = noise * generator.standard_normal(self.model.nv)
+            else:
+                row[:] = generator.uniform(-noise, noise, len(row))
+        motion += self._initial_motion
+        return motion
 
     @abstractmethod
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
-        """Reward (n_envs,), terminated (n_envs,) and the reward's terms, from the places before and after a step."""
-
-    def _whereabouts(self) -> Terms:
-        """The terms that say where the robot is."""
-        return {f"{axis}_position": self.engine.qpos[:, i].copy() for i, axis in enumerate("xy"[: self.skipped])}
+    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+        """Reward (n_envs,), terminated (n_envs,) and the reward's terms, from the place before and the look after."""
 
     def _never(self) -> Bools:
         return np.zeros(self.engine.n_envs, np.bool_)
@@ -121,7 +142,7 @@ class Robot(ABC):
 class Runner(Robot):
     """Robots paid for their velocity along x: r = (w_f ẋ + w_h [healthy]) − (w_c |a|² + contact cost)."""
 
-    def healthy(self) -> Bools | None:
+    def healthy(self, motion: Floats) -> Bools | None:
         """(n_envs,) bool, which robots have not fallen; None where that is neither paid nor the end."""
         return None
 
@@ -134,13 +155,13 @@ class Runner(Robot):
         """(n_envs,), or None where contacts have no price."""
         return None
 
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
-        velocity = (after - before) / self.dt
+    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+        velocity = (after.place - before) / self.dt
         income = velocity[:, 0] * self.options.get("forward_reward_weight", 1.0)
         costs = self.control_cost(actions)
         terms: Terms = {"reward_forward": income, "reward_ctrl": -costs}
-        terminated = self._never()
-        if (healthy := self.healthy()) is not None:
+        terminated = None
+        if (healthy := self.healthy(after.motion)) is not None:
             ends = self.options["terminate_when_unhealthy"]
             paid = np.ones_like(healthy) if ends and self.version == "v4" else healthy
             terms["reward_survive"] = paid * self.options["healthy_reward"]
@@ -150,9 +171,10 @@ class Runner(Robot):
         if (contact_cost := self.contact_cost()) is not None:
             terms["reward_contact"] = -contact_cost
             costs = costs + contact_cost
-        terms |= self._whereabouts()
-        terms |= {f"{axis}_velocity": velocity[:, i] for i, axis in enumerate("xy"[: self.skipped])}
-        return income - costs, terminated, terms
+        for i, (position, speed) in enumerate(_WHEREABOUTS[: self.skipped]):
+            terms[position] = after.motion[:, i]
+            terms[speed] = velocity[:, i]
+        return income - costs, self._never() if terminated is None else terminated, terms
 
 
 class HalfCheetah(Runner):
@@ -172,11 +194,8 @@ class Walker2d(Runner):
 
     velocity_limit = 10.0
 
-    def healthy(self) -> Bools:
-        return self._upright()
-
-    def _upright(self) -> Bools:
-        height, angle = self.engine.qpos[:, 1], self.engine.qpos[:, 2]
+    def healthy(self, motion: Floats) -> Bools:
+        height, angle = motion[:, 1], motion[:, 2]
         low, high = self.options["healthy_z_range"]
         left, right = self.options["healthy_angle_range"]
         upright: Bools = (low < height) & (height < high) & (left < angle) & (angle < right)
@@ -186,11 +205,11 @@ class Walker2d(Runner):
 class Hopper(Walker2d):
     """Healthy while, besides, every other position and velocity is within its range."""
 
-    def healthy(self) -> Bools:
+    def healthy(self, motion: Floats) -> Bools:
         low, high = self.options["healthy_state_range"]
-        state = self.engine.motion[:, 2:]
+        state = motion[:, 2:]
         sane: Bools = ((low < state) & (state < high)).all(axis=1)
-        return sane & self._upright()
+        return sane & super().healthy(motion)
 
 
 class Ant(Runner):
@@ -223,15 +242,15 @@ class Ant(Runner):
             raise unknown_name("main_body", body, filter(None, bodies), f"Or a number below {self.model.nbody}.")
         self._main_body = bodies[body] if body in bodies else int(body)
 
-    def place(self, envs: Rows = ALL) -> Floats:
-        # Not from qpos: under RK4 a body's position belongs to the last of the four stages.
-        return self.engine.fields["xpos"][envs, self._main_body, :2].copy()
+    def place(self, envs: Rows, motion: Floats) -> Floats:
+        # Not from the positions: under RK4 a body's place belongs to the last of the four stages.
+        return np.array(self.engine.fields["xpos"][envs, self._main_body, :2])
 
-    def healthy(self) -> Bools:
+    def healthy(self, motion: Floats) -> Bools:
         low, high = self.options["healthy_z_range"]
-        height = self.engine.qpos[:, 2]
+        height = motion[:, 2]
         # A sum is finite if and only if all its terms are, short of an overflow that MuJoCo never lets happen.
-        finite = np.isfinite(np.add.reduce(self.engine.motion, axis=1))
+        finite = np.isfinite(np.add.reduce(motion, axis=1))
         healthy: Bools = finite & (low <= height) & (height <= high)
         return healthy
 
@@ -239,7 +258,7 @@ class Ant(Runner):
         if not self.contact_priced:
             return None
         forces = clipped(self.engine.fields[CONTACT_FORCES], self.options["contact_force_range"])
-        cost: Floats = self.options["contact_cost_weight"] * _squares(forces)
+        cost: Floats = self.options["contact_cost_weight"] * _squares(forces.reshape(len(forces), -1))
         return cost
 
 
@@ -264,8 +283,8 @@ class _Humanlike(Robot):
         return cost
 
     def _priced_contacts(self, weight: float, limits: Limits) -> Floats:
-        cost: Floats = np.clip(weight * _squares(self.engine.fields[CONTACT_FORCES]), *limits)
-        return cost
+        forces = self.engine.fields[CONTACT_FORCES]
+        return clipped(weight * _squares(forces.reshape(len(forces), -1)), limits)
 
 
 class Humanoid(_Humanlike, Runner):
@@ -284,14 +303,14 @@ class Humanoid(_Humanlike, Runner):
         self._mass = self.model.body_mass.copy()
         self._total_mass = self._mass.sum()
 
-    def place(self, envs: Rows = ALL) -> Floats:
+    def place(self, envs: Rows, motion: Floats) -> Floats:
         weighted = np.einsum("b,nbj->nj", self._mass, self.engine.fields["xipos"][envs])
         centre: Floats = (weighted / self._total_mass)[:, :2]
         return centre
 
-    def healthy(self) -> Bools:
+    def healthy(self, motion: Floats) -> Bools:
         low, high = self.options["healthy_z_range"]
-        height = self.engine.qpos[:, 2]
+        height = motion[:, 2]
         healthy: Bools = (low < height) & (height < high)
         return healthy
 
@@ -306,11 +325,12 @@ class HumanoidStandup(_Humanlike):
 
     contact_priced = True
 
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Floats) -> Verdict:
-        rise = self.engine.qpos[:, 2] / self.model.opt.timestep
+    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+        rise = after.motion[:, 2] / self.model.opt.timestep
         control_cost = self.control_cost(actions)
         impact_cost = self._priced_contacts(
             self.options.get("impact_cost_weight", 0.5e-6), self.options.get("impact_cost_range", (-np.inf, 10.0))
         )
         terms = {"reward_linup": rise, "reward_quadctrl": -control_cost, "reward_impact": -impact_cost}
-        return rise - control_cost - impact_cost + 1, self._never(), terms | self._whereabouts()
+        terms |= {position: after.motion[:, i] for i, (position, _) in enumerate(_WHEREABOUTS)}
+        return rise - control_cost - impact_cost + 1, self._never(), terms
