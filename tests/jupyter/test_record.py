@@ -18,6 +18,7 @@ from PIL import Image
 
 from workbench.errors import UnknownNameError
 from workbench.jupyter import look
+from workbench.jupyter.picture import Page
 from workbench.jupyter.record import PLOTLY_MIME, Record, describe, plain, show
 
 Pixels = npt.NDArray[np.int16]
@@ -345,3 +346,16 @@ def test_show_displays_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
     show(record)
     assert [repr(shown) for shown in seen] == ["two points", "Figure"]
     assert seen[1] is record
+
+
+@pytest.mark.parametrize("legend", [{}, {"orientation": "h", "y": -0.3, "yanchor": "top"}])
+def test_the_legend_stands_beside_the_data_and_not_over_it(legend: dict[str, Any], monkeypatch: Any) -> None:
+    pages: list[Page] = []
+    render = Page.render
+    monkeypatch.setattr(Page, "render", lambda page: pages.append(page) or render(page))
+    lines = [{"x": [0, 1], "y": [i, i], "name": f"a rather long name {i}"} for i in range(4)]
+    assert Record(figure_of(*lines, legend=legend, xaxis={"title": {"text": "x"}})).png
+    (page,) = pages
+    around = page.legend.get_window_extent(page.canvas.get_renderer())
+    for axes in page.sheet.axes:
+        assert not axes.get_window_extent(page.canvas.get_renderer()).overlaps(around)

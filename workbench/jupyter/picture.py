@@ -212,7 +212,7 @@ class Page:
         box = self.layout.get("legend") or {}
         across = box.get("orientation") == "h"
         x, y = float(box.get("x", 0 if across else 1.02)), float(box.get("y", -0.1 if across else 1))
-        corner = (_side(box.get("yanchor", "auto"), y, VERTICAL_SIDES), _side(box.get("xanchor", "auto"), x, SIDES))
+        corner = (_side(box.get("yanchor", "auto"), y, VERTICAL_SIDES), _side(box.get("xanchor", "left"), x, SIDES))
         style = font({**self.font, **(box.get("font") or {})})
         labels = [plain_text(name)[0] for _, name in entries]
         longest = max(len(label) for label in labels)
