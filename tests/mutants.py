@@ -92,8 +92,8 @@ MUTANTS = (
     Mutant(
         "forget the truncation bootstrap",
         "phases.py",
-        "torch.where(rollout.terminated[t, env], 0.0, final_values)",
-        "torch.zeros_like(final_values)",
+        "torch.where(rollout.terminated[t, env], 0.0, normalizer.denormalize(at_ends))",
+        "torch.zeros_like(at_ends)",
         "test_rollout.py",
     ),
     Mutant(
@@ -264,6 +264,34 @@ MUTANTS = (
         "return CENTRAL if self.method.critic == CENTRAL else agent",
         "return CENTRAL if self.method.critic == CENTRAL else self.team.agents[0]",
         "test_family.py",
+    ),
+    Mutant(
+        "remember the last episode",
+        "rollout.py",
+        "self.actor.forget(ended)",
+        "pass",
+        "test_recurrent.py",
+    ),
+    Mutant(
+        "forget at every rollout",
+        "rollout.py",
+        "actor.begin(env.n_envs, running.memory)",
+        "actor.begin(env.n_envs)",
+        "test_recurrent.py",
+    ),
+    Mutant(
+        "learn over the ends of episodes",
+        "sequence.py",
+        "starts = rollout.starts.to(memories[0].dtype).flatten()",
+        "starts = torch.zeros_like(rollout.starts).to(memories[0].dtype).flatten()",
+        "test_recurrent.py",
+    ),
+    Mutant(
+        "judge the last state as if it were the first",
+        "phases.py",
+        "at_ends, _ = network.step(recurrent, last_seen, after[t, env])",
+        "at_ends = network.forward(recurrent, last_seen)",
+        "test_recurrent.py",
     ),
 )
 

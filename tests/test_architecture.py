@@ -21,6 +21,7 @@ LAYERS = (
     "envs",
     "distributions",
     "networks",
+    "recurrent",
     "surrogate",
     "trust_region",
     "team",

@@ -62,6 +62,7 @@ def flatten(state: State) -> tuple[Arrays, Values]:
     current = state.running.current
     put("running", {"returns": state.running.returns, "lengths": state.running.lengths, "state": current.state})
     put("running", {name: getattr(current, name) for name in SHOWN})
+    put("running", {"memory": state.running.memory, "critic_memory": state.running.critic_memory})
     put("env", state.env)
     for name, record in (("rollout", state.rollout), ("estimate", state.estimate)):
         if record is not None and state.phase != "collect":  # the next collect replaces both
@@ -150,7 +151,13 @@ def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) 
         policies=vectors("policies"),
         critics=vectors("critics"),
         normalizers={name: ValueNormalizer(**held) for name, held in values["normalizers"].items()},
-        running=Running(current, arrays["running/returns"], arrays["running/lengths"]),
+        running=Running(
+            current,
+            arrays["running/returns"],
+            arrays["running/lengths"],
+            tensors("running/memory"),
+            tensors("running/critic_memory"),
+        ),
         env=part("env") or None,
         phase=values["phase"],
         position=values["position"],

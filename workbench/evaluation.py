@@ -25,10 +25,12 @@ def evaluate(
     lengths: list[list[int]] = [[] for _ in range(env.n_envs)]
     running, length = np.zeros(env.n_envs), np.zeros(env.n_envs, np.int64)
     step = env.reset(seed=seed)
+    actor.begin(env.n_envs)
     while any(len(returns[i]) < quota[i] for i in range(env.n_envs)):
         step = env.step(actor.modes(step.observations, step.action_masks))
         running += step.reward
         length += 1
+        actor.forget(np.flatnonzero(step.done))
         for i in np.flatnonzero(step.done):
             if len(returns[i]) < quota[i]:
                 returns[i].append(float(running[i]))

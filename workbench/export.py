@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from workbench.distributions import Categorical, Gaussian
 from workbench.errors import CheckpointError, unknown_name
+from workbench.networks import Mlp
 from workbench.run import Run
 from workbench.state import Setup, State
 
@@ -55,6 +56,11 @@ def export_policies(run: Run, directory: str | Path) -> Path:
 
 def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     unit, policy = setup.team.unit_of[agent], setup.team.policy(agent)
+    if not isinstance(policy.network, Mlp):
+        raise ValueError(
+            f"the policy of {agent} has a memory, which the exported form does not; train with recurrent=False, or use "
+            "trainer.save() and wb.load()."
+        )
     folded = policy.network.fold(state.policies[unit].values.cpu())
     arrays: dict[str, npt.NDArray[Any]] = {}
     for index, (weight, bias) in enumerate(zip(folded.weights, folded.biases, strict=True)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,18 @@ from torch import Tensor
 from workbench.advantages import gae, standardization, td_errors
 from workbench.critic import ValueNormalizer, explained_variance, value_loss
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.networks import Adam, ParameterVector, clip_norm
+from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
+from workbench.recurrent import Sequences, predict
 from workbench.rollout import Rollout, collect
-from workbench.sequence import agent_diagnostics, draw_order, next_m_factor, readapted, unit_batch, update_context
+from workbench.sequence import (
+    agent_diagnostics,
+    draw_order,
+    next_m_factor,
+    readapted,
+    sequences_of,
+    unit_batch,
+    update_context,
+)
 from workbench.state import CENTRAL, Estimate, Setup, State, threads
 from workbench.surrogate import ratio
 from workbench.updates import random_parts, refuse_non_finite
@@ -35,7 +44,14 @@ def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
     with threads(1):
         actor = setup.team.actor(state.policies, state.settings.device)
         rollout, running = collect(
-            setup.env, setup.team, actor, state.running, state.settings.n_steps, setup.streams, state.iteration
+            setup.env,
+            setup.team,
+            actor,
+            state.running,
+            state.settings.n_steps,
+            setup.streams,
+            state.iteration,
+            sequence_length=state.settings.sequence_length,
         )
     seconds = time.perf_counter() - started
     env_steps = state.env_steps + rollout.n_steps * setup.env.n_envs
@@ -80,11 +96,14 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
     started = time.perf_counter()
     assert state.rollout is not None
     settings, rollout = state.settings, state.rollout
-    predictions, returns, advantages, deltas = {}, {}, {}, {}
+    predictions, returns, advantages, deltas, memories, latest = {}, {}, {}, {}, {}, {}
     spreads, explained = [], []
     with threads(settings.update_threads):
         for name in setup.critics:
-            predicted, values, next_values = _values(setup, state, name)
+            judged = _judge(setup, state, name)
+            if judged.memory is not None:
+                memories[name], latest[name] = judged.memory
+            predicted, values, next_values = _values(setup, state, name, judged)
             raw = gae(
                 rollout.rewards, values, next_values, rollout.done, gamma=settings.gamma, gae_lambda=settings.gae_lambda
             )
@@ -99,7 +118,8 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
         state,
         phase="update_agent",
         position=0,
-        estimate=Estimate(predictions, returns, advantages, deltas),
+        running=replace(state.running, critic_memory=latest),
+        estimate=Estimate(predictions, returns, advantages, deltas, memories),
         preceding_ratio=torch.ones_like(rollout.rewards),
         m_factors={},
     )
@@ -133,7 +153,7 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
         batch, old = unit_batch(setup, state, unit, m_factors)
         updated, diagnostics = setup.method.rule(policy, state.policies[unit], batch, state.settings, context)
         with torch.no_grad():
-            new = policy.distribution(updated.values, batch.observations, batch.masks)
+            new = policy.distribution(updated.values, batch.observations, batch.masks, batch.sequences)
             own = ratio(policy.head.log_prob(new, batch.actions), batch.old_log_probs)
             refuse_non_finite(float(own.sum()), f"the ratio of {unit}")
             diagnostics = {**agent_diagnostics(policy, batch, own, old, new, context, state), **diagnostics}
@@ -221,19 +241,48 @@ def critic_inputs(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
     return rollout.observations[name], rollout.final_observations[name]
 
 
-def _values(setup: Setup, state: State, name: str) -> tuple[Tensor, Tensor, Tensor]:
+class _Judged(NamedTuple):
+    """A critic's normalised predictions: of s_0 … s_n (n_steps + 1, n_envs), and of episodes' true last states (k,).
+
+    memory  of a recurrent one: before each sequence (n_sequences, n_envs, memory_size), and after the rollout
+    """
+
+    predictions: Tensor
+    at_ends: Tensor
+    memory: tuple[Tensor, Tensor] | None
+
+
+def _judge(setup: Setup, state: State, name: str) -> _Judged:
+    assert state.rollout is not None
+    rollout, network, values = state.rollout, setup.critics[name], state.critics[name].values
+    seen, last_seen = critic_inputs(rollout, name)
+    if isinstance(network, Mlp):
+        folded = network.fold(values)
+        predictions = network.forward(folded, seen.flatten(0, 1)).view(seen.shape[:2])
+        return _Judged(predictions, network.forward(folded, last_seen).squeeze(-1), None)
+    recurrent = network.fold(values)
+    blank = seen.new_zeros(seen.shape[1], network.memory_size)
+    before = state.running.critic_memory.get(name, blank)
+    begins = torch.cat([rollout.starts, rollout.done[-1:]]).to(seen.dtype)
+    outputs, after = network.unroll(recurrent, seen, before, begins)
+    t, env = rollout.final_at.to(seen.device).unbind(1)
+    at_ends, _ = network.step(recurrent, last_seen, after[t, env])
+    before_each = torch.cat([before.unsqueeze(0), after[:-2]])
+    latest = after[-2] * (1 - begins[-1]).unsqueeze(-1)
+    sequences = before_each[:: state.settings.sequence_length]
+    return _Judged(outputs.squeeze(-1), at_ends.squeeze(-1), (sequences, latest))
+
+
+def _values(setup: Setup, state: State, name: str, judged: _Judged | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised predictions and values of s_t, and values of the states truly reached; each (n_steps, n_envs)."""
     assert state.rollout is not None
-    rollout, network, normalizer = state.rollout, setup.critics[name], state.normalizers[name]
-    seen, last_seen = critic_inputs(rollout, name)
-    folded = network.fold(state.critics[name].values)
-    predictions = network.forward(folded, seen.flatten(0, 1)).view(seen.shape[:2])
+    rollout, normalizer = state.rollout, state.normalizers[name]
+    predictions, at_ends, _ = judged or _judge(setup, state, name)
     values = normalizer.denormalize(predictions)
     next_values = values[1:].clone()
     if len(rollout.final_at):
         t, env = rollout.final_at.to(values.device).unbind(1)
-        final_values = normalizer.denormalize(network.forward(folded, last_seen).squeeze(-1))
-        next_values[t, env] = torch.where(rollout.terminated[t, env], 0.0, final_values)
+        next_values[t, env] = torch.where(rollout.terminated[t, env], 0.0, normalizer.denormalize(at_ends))
     return predictions[:-1], values[:-1], next_values
 
 
@@ -246,13 +295,16 @@ def _fit_critic(
     inputs = critic_inputs(state.rollout, name)[0][:-1].flatten(0, 1)
     old = state.estimate.predictions[name].flatten()
     targets = normalizer.normalize(state.estimate.returns[name].flatten())
+    memories = state.estimate.memories
+    sequences = sequences_of(state.rollout, settings, [memories[name]] if name in memories else [])
+    n_pieces = len(targets) if sequences is None else len(sequences)
     generator = setup.streams.torch("critic minibatches", state.iteration, index)
     optimizer = Adam(state.critics[name])
     losses = []
     for _ in range(settings.critic_epochs):
-        for part in random_parts(len(targets), settings.critic_minibatches, generator):
-            chosen = slice(None) if part is None else part.to(targets.device)
-            predicted = network.forward(network.fold(optimizer.values), inputs[chosen]).squeeze(-1)
+        for part in random_parts(n_pieces, settings.critic_minibatches, generator):
+            chosen, some = _piece(part, sequences, targets.device)
+            predicted = predict(network, optimizer.values, inputs[chosen], some)[0].squeeze(-1)
             loss = value_loss(
                 predicted,
                 old[chosen],
@@ -265,6 +317,16 @@ def _fit_critic(
             optimizer.step(gradient, settings.critic_lr * settings.decay(state.env_steps))
             losses.append(float(loss.detach()))
     return optimizer.result(), _mean(losses)
+
+
+def _piece(
+    part: Tensor | None, sequences: Sequences | None, device: torch.device
+) -> tuple[Tensor | slice, Sequences | None]:
+    """Which samples a part of a random partition stands for, and how they hang together."""
+    if part is None:
+        return slice(None), sequences
+    pieces = part.to(device)
+    return (pieces, None) if sequences is None else (sequences.samples(pieces), sequences.select(pieces))
 
 
 def _mean(values: Any) -> float:

@@ -15,6 +15,7 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
 from workbench.networks import Mlp, ParameterVector
 from workbench.randomness import Streams
+from workbench.recurrent import Gru
 from workbench.rollout import Running
 from workbench.settings import (
     ClippedSettings,
@@ -138,12 +139,14 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
         std=settings.std,
         initial_log_std=settings.initial_log_std,
         agent_id=settings.agent_id,
+        recurrent=settings.recurrent,
     )
     if method.critic == CENTRAL:
         sizes = {CENTRAL: env.state_space.shape[0]}
     else:
         sizes = {agent: team.input_size(env, agent) for agent in team.agents}
-    critics = {name: Mlp(size, 1, settings.hidden_sizes, output_gain=1.0) for name, size in sizes.items()}
+    network = Gru if settings.recurrent else Mlp
+    critics = {name: network(size, 1, settings.hidden_sizes, output_gain=1.0) for name, size in sizes.items()}
     return Setup(method=method, method_name=name, env=env, team=team, critics=critics, streams=Streams(seed))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Rollout:
     final_observations  {agent: (k, inputs)}
     masks               {agent: (n_steps, n_envs, n_actions) bool}, agents whose actions are never limited are absent
     active              {agent: (n_steps, n_envs) 0 or 1}, agents that never leave are absent
+    memories            {agent: (n_sequences, n_envs, memory_size)} what a recurrent policy remembered before each
+                        ``sequence_length`` steps; agents without a memory are absent
     episode_returns     (k,) undiscounted return of the episodes that ended, in the order of ``final_at``
     episode_lengths     (k,)
     """
@@ -49,6 +51,7 @@ class Rollout:
     active: Mapping[str, Tensor]
     episode_returns: npt.NDArray[np.float64]
     episode_lengths: npt.NDArray[np.int64]
+    memories: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_steps(self) -> int:
@@ -59,14 +62,25 @@ class Rollout:
         """(n_steps, n_envs) bool: the episode ended with this step, in either way."""
         return self.terminated | self.truncated
 
+    @property
+    def starts(self) -> Tensor:
+        """(n_steps, n_envs) bool: the episode before ended, within this rollout, with the step before."""
+        return torch.cat([torch.zeros_like(self.terminated[:1]), self.done[:-1]])
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a rollout starts from: the shown observations, and the running episodes' return and length so far."""
+    """What a rollout starts from: the shown observations, and the running episodes' return and length so far.
+
+    memory         {agent: (n_envs, memory_size)} what recurrent policies remember; an absent agent remembers nothing
+    critic_memory  {critic's name: (n_envs, memory_size)}
+    """
 
     current: TimeStep
     returns: npt.NDArray[np.float64]
     lengths: npt.NDArray[np.int64]
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    critic_memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def first(current: TimeStep) -> Running:
@@ -79,9 +93,20 @@ class _Recording:
     """A rollout in the making: buffers that are filled step by step, one stack of agents at a time."""
 
     def __init__(
-        self, env: TeamEnv, team: Team, actor: Actor, running: Running, n_steps: int, streams: Streams, iteration: int
+        self,
+        env: TeamEnv,
+        team: Team,
+        actor: Actor,
+        running: Running,
+        n_steps: int,
+        streams: Streams,
+        iteration: int,
+        sequence_length: int,
     ) -> None:
         self.team, self.actor, self.env = team, actor, env
+        self.sequence_length = sequence_length
+        self.memories: list[list[Tensor]] = [[] for _ in actor.stacks]
+        actor.begin(env.n_envs, running.memory)
         self.dtype, self.device = actor.stacks[0].folded.weights[0].dtype, actor.stacks[0].folded.weights[0].device
         self.inputs, self.actions, self.noise = [], [], []
         shape = (n_steps, env.n_envs)
@@ -115,6 +140,9 @@ class _Recording:
         joint_action: dict[str, npt.NDArray[Any]] = {}
         for index, stacked in enumerate(self.actor.stacks):
             mask = stack_masks(stacked.agents, step.action_masks)
+            memory = self.actor.remembered(stacked)
+            if memory is not None and t % self.sequence_length == 0:
+                self.memories[index].append(memory)
             parameters = self.actor.distribution(stacked, self.inputs[index][:, t].to(self.device), mask)
             chosen = stacked.policy.head.sample(parameters, self.noise[index][:, t].to(self.device)).cpu()
             self.actions[index][:, t] = chosen
@@ -133,6 +161,7 @@ class _Recording:
             self.episode_returns.extend(self.returns[ended].tolist())
             self.episode_lengths.extend(self.lengths[ended].tolist())
             self.returns[ended], self.lengths[ended] = 0.0, 0
+            self.actor.forget(ended)
 
     def finished(self) -> Rollout:
         """The rollout, on the learner's device."""
@@ -158,19 +187,33 @@ class _Recording:
             active={agent: array.to(device, dtype) for agent, array in _over_time(self.active).items()},
             episode_returns=np.array(self.episode_returns),
             episode_lengths=np.array(self.episode_lengths, np.int64),
+            memories={
+                agent: torch.stack([memory[row] for memory in self.memories[i]])
+                for agent, (i, row) in at.items()
+                if self.memories[i]
+            },
         )
 
 
 @torch.no_grad()
 def collect(
-    env: TeamEnv, team: Team, actor: Actor, running: Running, n_steps: int, streams: Streams, iteration: int
+    env: TeamEnv,
+    team: Team,
+    actor: Actor,
+    running: Running,
+    n_steps: int,
+    streams: Streams,
+    iteration: int,
+    *,
+    sequence_length: int = 1,
 ) -> tuple[Rollout, Running]:
     """``n_steps`` joint steps by the team's policies from ``running`` on: what was seen, and where it led.
 
-    All noise is drawn beforehand from streams keyed by (iteration, agent). Raises ``NonFiniteError`` naming the agent
-    and the step when the environment shows NaN or inf.
+    All noise is drawn beforehand from streams keyed by (iteration, agent). What recurrent policies remember is kept
+    before each ``sequence_length`` steps. Raises ``NonFiniteError`` naming the agent and the step when the environment
+    shows NaN or inf.
     """
-    recording = _Recording(env, team, actor, running, n_steps, streams, iteration)
+    recording = _Recording(env, team, actor, running, n_steps, streams, iteration, sequence_length)
     step = running.current
     recording.show(0, step)
     for t in range(n_steps):
@@ -178,7 +221,9 @@ def collect(
         _refuse_non_finite(env, step, t, iteration)
         recording.show(t + 1, step)
         recording.outcome(t, step)
-    return recording.finished(), Running(step, recording.returns, recording.lengths)
+    return recording.finished(), Running(
+        step, recording.returns, recording.lengths, actor.memories(), running.critic_memory
+    )
 
 
 def _finals(

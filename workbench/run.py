@@ -122,7 +122,7 @@ class Run:
 
         ``observations`` is {agent: (n, observation_dim)}, as the environment shows them. Returns, for each agent, the
         arrays "mean" and "std" (n, action_dim) of a Gaussian, or "probabilities" (n, n_actions) of a categorical; where
-        there are several action components, a tuple of those.
+        there are several action components, a tuple of those. A recurrent policy is asked as if an episode began there.
         """
         state, team = self._state, self._setup.team
         found: dict[str, dict[str, Any]] = {}

@@ -11,6 +11,8 @@ from torch import Tensor
 from workbench import orders
 from workbench.advantages import trace_correction
 from workbench.distributions import Parameters
+from workbench.recurrent import Sequences
+from workbench.rollout import Rollout
 from workbench.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
 from workbench.state import Setup, State, threads
 from workbench.surrogate import clamp_ratio, log_variance, m_factor, masked_mean, outside, ratio_diagnostics
@@ -126,7 +128,8 @@ def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Te
     observations = flat([rollout.observations[agent][:-1] for agent in group])
     actions = flat([rollout.actions[agent] for agent in group])
     masks = flat([rollout.masks[agent] for agent in group]) if group[0] in rollout.masks else None
-    old = policy.distribution(state.policies[unit].values, observations, masks)
+    sequences = sequences_of(rollout, state.settings, [rollout.memories[a] for a in group if a in rollout.memories])
+    old = policy.distribution(state.policies[unit].values, observations, masks, sequences)
     joint = None
     if getattr(state.settings, "joint_clip_epsilon", None) is not None:
         assert state.preceding_ratio is not None
@@ -141,8 +144,21 @@ def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Te
         masks=masks,
         weights=flat([rollout.active[agent] for agent in group]) if group[0] in rollout.active else None,
         joint=joint,
+        sequences=sequences,
     )
     return batch, old
+
+
+def sequences_of(rollout: Rollout, settings: Settings, memories: list[Tensor]) -> Sequences | None:
+    """How the samples of some agents hang together, all of one after all of another; None where nobody remembers.
+
+    ``memories`` are (n_sequences, n_envs, memory_size) each.
+    """
+    if not memories:
+        return None
+    starts = rollout.starts.to(memories[0].dtype).flatten()
+    before = torch.cat([memory.flatten(0, 1) for memory in memories])
+    return Sequences(settings.sequence_length, rollout.rewards.shape[1], before, starts.repeat(len(memories)))
 
 
 def agent_diagnostics(

@@ -191,6 +191,8 @@ class Settings:
     )
 
     hidden_sizes: tuple[int, ...] = setting((128, 128), widths, "widths of the hidden layers", live=False)
+    recurrent: bool = setting(False, flag, "whether policies and critics have a memory (a GRU)", live=False)
+    sequence_length: int = setting(10, integer(1), "steps through which gradients of a memory go back", live=False)
     std: str = setting("sigmoid", one_of("sigmoid", "exp"), "σ = ½·sigmoid(ℓ) or exp(ℓ)", live=False)
     initial_log_std: float = setting(1.0, number(), "initial ℓ", live=False)
     sharing: Any = setting("separate", any_sharing, "'separate', 'shared', or groups of agents", live=False)
@@ -212,6 +214,13 @@ class Settings:
                 raise ValueError(
                     f"{f.name} ({f.metadata['meaning']}) is {value!r}; expected {error}{example}."
                 ) from None
+        if self.recurrent and self.n_steps % self.sequence_length:
+            raise ValueError(
+                f"n_steps is {self.n_steps} and sequence_length {self.sequence_length}; expected a whole number of "
+                "sequences in a rollout, such as n_steps=200 and sequence_length=10."
+            )
+        if self.recurrent and not self.hidden_sizes:
+            raise ValueError("hidden_sizes is (); expected at least one width where recurrent=True: the memory's.")
         if self.threads is None:
             object.__setattr__(self, "threads", torch.get_num_threads())
 

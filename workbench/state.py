@@ -26,8 +26,9 @@ from torch import Tensor
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import Snapshot, TeamEnv
 from workbench.history import Log
-from workbench.networks import Mlp, ParameterVector
+from workbench.networks import ParameterVector
 from workbench.randomness import Streams
+from workbench.recurrent import Network
 from workbench.rollout import Rollout, Running
 from workbench.settings import Settings
 from workbench.team import Team
@@ -60,7 +61,7 @@ class Setup:
     method_name: str
     env: TeamEnv
     team: Team
-    critics: Mapping[str, Mlp]
+    critics: Mapping[str, Network]
     streams: Streams
 
     def critic_of(self, agent: str) -> str:
@@ -76,12 +77,15 @@ class Estimate:
     returns      advantages + values, the critic's targets, in units of return
     advantages   standardised where the settings say so: what the M-factors start from
     td_errors    what the advantages are discounted sums of, in their unit
+    memories     {critic's name: (n_sequences, n_envs, memory_size)} what a recurrent critic remembered before each
+                 ``sequence_length`` steps
     """
 
     predictions: Mapping[str, Tensor]
     returns: Mapping[str, Tensor]
     advantages: Mapping[str, Tensor]
     td_errors: Mapping[str, Tensor]
+    memories: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import unknown_name
 from workbench.networks import Folded, Mlp, ParameterVector, stack
 from workbench.randomness import Streams
+from workbench.recurrent import FoldedGru, Gru, Network, Sequences, predict
 
 SHARING = ("separate", "shared")
 
@@ -28,13 +29,18 @@ SHARING = ("separate", "shared")
 class Policy:
     """The architecture of one policy π(a|o); parameters are passed in, so that equal architectures stack."""
 
-    network: Mlp
+    network: Network
     head: Head
 
-    def distribution(self, values: Tensor, observations: Tensor, masks: Tensor | None = None) -> Parameters:
-        """π(·|o) for ``observations`` (batch, n) under the flat parameters ``values`` (size,)."""
-        folded = self.network.fold(values)
-        return self.head.parameters(self.network.forward(folded, observations), folded.free, masks)
+    def distribution(
+        self, values: Tensor, observations: Tensor, masks: Tensor | None = None, sequences: Sequences | None = None
+    ) -> Parameters:
+        """π(·|o) for ``observations`` (batch, n) under the flat parameters ``values`` (size,).
+
+        A recurrent policy needs ``sequences``; without them every observation is taken for an episode's first.
+        """
+        outputs, free = predict(self.network, values, observations, sequences)
+        return self.head.parameters(outputs, free, masks)
 
     def log_probs(self, values: Tensor, observations: Tensor, actions: Tensor, masks: Tensor | None = None) -> Tensor:
         """log π(a|o): (batch,)."""
@@ -59,6 +65,7 @@ class Team:
         std: str = "sigmoid",
         initial_log_std: float = 1.0,
         agent_id: bool = True,
+        recurrent: bool = False,
     ) -> None:
         self.agents = tuple(env.agents)
         self.units = {"+".join(group): group for group in _groups(self.agents, sharing)}
@@ -67,7 +74,7 @@ class Team:
         for unit, group in self.units.items():
             _refuse_differing_spaces(env, group)
             head = head_for(env.action_spaces[group[0]], std)
-            network = Mlp(
+            network = (Gru if recurrent else Mlp)(
                 n_inputs=self.input_size(env, group[0]),
                 n_outputs=head.n_outputs,
                 hidden_sizes=hidden_sizes,
@@ -124,14 +131,15 @@ class Team:
 class _Stack(NamedTuple):
     policy: Policy
     agents: tuple[str, ...]
-    folded: Folded
+    folded: Folded | FoldedGru
 
 
 class Actor:
     """The team's policies for a rollout: agents of one architecture are evaluated by one batched product.
 
     A 4-agent team costs one product of stacked weights instead of four modules: about a third of the time at 64
-    environments.
+    environments. Recurrent policies remember from one call to the next: ``begin`` where an episode is taken up, and
+    ``forget`` where one has ended.
     """
 
     def __init__(
@@ -150,6 +158,29 @@ class Actor:
         ]
         self._team = team
         self._identity = np.eye(len(team.agents))
+        self._memory: dict[tuple[str, ...], Tensor] = {}
+
+    def begin(self, n_envs: int, memory: Mapping[str, Tensor] | None = None) -> None:
+        """Take up episodes in ``n_envs`` environments with what is remembered, {agent: (n_envs, memory_size)}."""
+        for policy, agents, folded in self.stacks:
+            if isinstance(policy.network, Gru):
+                blank = torch.zeros(n_envs, policy.network.memory_size).to(folded.weights[0])
+                self._memory[agents] = torch.stack([(memory or {}).get(agent, blank) for agent in agents])
+
+    def remembered(self, stacked: _Stack) -> Tensor | None:
+        """What the agents of a stack remember (n_agents, n_envs, memory_size); None where they cannot."""
+        return self._memory.get(stacked.agents)
+
+    def forget(self, envs: npt.NDArray[np.intp]) -> None:
+        """Clear the memory in environments whose episode has ended."""
+        for agents, memory in self._memory.items():
+            kept = torch.ones(memory.shape[1], 1, dtype=memory.dtype)
+            kept[envs] = 0
+            self._memory[agents] = memory * kept.to(memory.device)
+
+    def memories(self) -> dict[str, Tensor]:
+        """{agent: (n_envs, memory_size)} of those who have one."""
+        return {agent: rows[i].clone() for agents, rows in self._memory.items() for i, agent in enumerate(agents)}
 
     def inputs(self, stacked: _Stack, observations: Mapping[str, npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
         """Write what the policies of one stack see into ``out`` (n_agents, n_envs, inputs)."""
@@ -160,9 +191,14 @@ class Actor:
                 out[row, :, seen.shape[1] :] = self._identity[self._team.agents.index(agent)]
 
     def distribution(self, stacked: _Stack, inputs: Tensor, masks: Tensor | None = None) -> Parameters:
-        """Parameters of the stack's distributions for inputs (n_agents, n_envs, inputs)."""
-        outputs = stacked.policy.network.forward(stacked.folded, inputs)
-        return stacked.policy.head.parameters(outputs, stacked.folded.free, masks)
+        """Parameters of the stack's distributions for inputs (n_agents, n_envs, inputs), the next step of each."""
+        network, folded = stacked.policy.network, stacked.folded
+        if isinstance(network, Gru) and isinstance(folded, FoldedGru):
+            memory = self._memory[stacked.agents]
+            outputs, self._memory[stacked.agents] = network.step(folded, inputs, memory)
+        else:
+            outputs = network.forward(folded, inputs)  # type: ignore[arg-type]  # an Mlp's own
+        return stacked.policy.head.parameters(outputs, folded.free, masks)
 
     @torch.inference_mode()
     def modes(

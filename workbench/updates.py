@@ -19,15 +19,16 @@ from torch import Tensor
 from workbench.distributions import Parameters
 from workbench.errors import NonFiniteError
 from workbench.networks import Adam, ParameterVector, clip_norm
+from workbench.recurrent import Sequences
 from workbench.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
 from workbench.surrogate import clipped_surrogate, doubly_clipped_surrogate, masked_mean, plain_surrogate, ratio
 from workbench.team import Policy
 from workbench.trust_region import (
     Direction,
-    Linearization,
     LineSearch,
     fisher_vector_product,
     line_search,
+    linearize,
     natural_gradient,
 )
 
@@ -44,6 +45,7 @@ class UnitBatch:
     weights        (batch,) 0 where the agent had left, or None
     joint          the preceding ratio as it is in M, and the advantages, each (batch,), for who clips the joint ratio;
                    otherwise None
+    sequences      how the samples hang together, for recurrent policies; otherwise None
     """
 
     observations: Tensor
@@ -53,12 +55,19 @@ class UnitBatch:
     masks: Tensor | None = None
     weights: Tensor | None = None
     joint: tuple[Tensor, Tensor] | None = None
+    sequences: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.m_factors)
 
-    def select(self, index: Tensor) -> UnitBatch:
-        """The samples at ``index``."""
+    @property
+    def n_pieces(self) -> int:
+        """How many pieces it can be divided into: samples, or sequences of a recurrent policy."""
+        return len(self) if self.sequences is None else len(self.sequences)
+
+    def select(self, pieces: Tensor) -> UnitBatch:
+        """The samples, or sequences, at ``pieces``."""
+        index = pieces if self.sequences is None else self.sequences.samples(pieces)
         return UnitBatch(
             self.observations[index],
             self.actions[index],
@@ -67,6 +76,7 @@ class UnitBatch:
             None if self.masks is None else self.masks[index],
             None if self.weights is None else self.weights[index],
             None if self.joint is None else (self.joint[0][index], self.joint[1][index]),
+            None if self.sequences is None else self.sequences.select(pieces),
         )
 
 
@@ -141,7 +151,7 @@ def _ascend(
     optimizer = Adam(vector)
     norm = math.nan
     for part in minibatches(batch, settings.epochs, settings.n_minibatches, context.generator):
-        parameters = policy.distribution(optimizer.values, part.observations, part.masks)
+        parameters = policy.distribution(optimizer.values, part.observations, part.masks, part.sequences)
         own = ratio(policy.head.log_prob(parameters, part.actions), part.old_log_probs)
         value = masked_mean(objective(own, part), part.weights)
         if settings.entropy_coef:
@@ -227,7 +237,8 @@ class _Region:
 
     @torch.no_grad()
     def _distribution(self, values: Tensor) -> Parameters:
-        parameters = self._policy.distribution(values, self._batch.observations, self._batch.masks)
+        batch = self._batch
+        parameters = self._policy.distribution(values, batch.observations, batch.masks, batch.sequences)
         return tuple(part.double() for part in parameters)
 
 
@@ -235,7 +246,7 @@ def natural_gradient_of(
     policy: Policy, values: Tensor, batch: UnitBatch, settings: TrustRegionSettings, generator: torch.Generator
 ) -> tuple[Direction, float]:
     """(F + damping·1)⁻¹∇mean(r·M) at ``values``, and the gradient's norm."""
-    linearization = Linearization(policy.network, values, batch.observations)
+    linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     outputs, free = (part.detach().requires_grad_() for part in (linearization.outputs, linearization.free))
     with torch.enable_grad():
         parameters = policy.head.parameters(outputs, free, batch.masks)
@@ -245,9 +256,9 @@ def natural_gradient_of(
     gradient = linearization.vjp(by_outputs, by_free)
     norm = float(torch.linalg.vector_norm(gradient))
     if settings.fisher_fraction < 1:
-        kept = max(1, round(settings.fisher_fraction * len(batch)))
-        batch = batch.select(torch.randperm(len(batch), generator=generator)[:kept].to(values.device))
-        linearization = Linearization(policy.network, values, batch.observations)
+        kept = max(1, round(settings.fisher_fraction * batch.n_pieces))
+        batch = batch.select(torch.randperm(batch.n_pieces, generator=generator)[:kept].to(values.device))
+        linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     parameters = policy.head.parameters(linearization.outputs, linearization.free, batch.masks)
 
     def damped_fisher(vector: Tensor) -> Tensor:
@@ -271,8 +282,8 @@ def expected_gain(
 def minibatches(batch: UnitBatch, epochs: int, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:
     """``epochs`` passes in random parts; one part is the batch as it is, which needs no draw and no gather."""
     for _ in range(epochs):
-        for index in random_parts(len(batch), n_minibatches, generator):
-            yield batch if index is None else batch.select(index.to(batch.m_factors.device))
+        for pieces in random_parts(batch.n_pieces, n_minibatches, generator):
+            yield batch if pieces is None else batch.select(pieces.to(batch.m_factors.device))
 
 
 def random_parts(length: int, n_parts: int, generator: torch.Generator) -> list[Tensor | None]:
@@ -280,7 +291,7 @@ def random_parts(length: int, n_parts: int, generator: torch.Generator) -> list[
     if n_parts == 1:
         return [None]
     if n_parts > length:
-        raise ValueError(f"{n_parts} minibatches of {length} samples; use at most as many as there are samples.")
+        raise ValueError(f"{n_parts} minibatches of {length} samples (or sequences); use at most as many as there are.")
     return list(torch.randperm(length, generator=generator).tensor_split(n_parts))
 
 
