@@ -110,9 +110,7 @@ class Panel:
         self.controls = Controls(self._hear_controls)
         self.plot = LivePlot(self._hear_plot)
         first_row = ipywidgets.HBox([self.permutation, self.knob])
-        first_row.layout = ipywidgets.Layout(
-            flex_flow="row wrap", justify_content="space-between", align_items="center"
-        )
+        first_row.layout = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")
         self.box = ipywidgets.VBox([first_row, self.controls, self.plot])
         self._width = self.plot.width
         self._flush_controls()

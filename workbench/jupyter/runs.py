@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 Columns = Mapping[str, Column]
 
-STANDARDIZED = "standard deviations of A"
+STANDARDIZED = "std of A"
 
 
 @dataclass(frozen=True)

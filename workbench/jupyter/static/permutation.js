@@ -37,7 +37,9 @@ function render({ model, el }) {
   rule.setAttribute("aria-label", rule.title);
   const tools = make("span", "wb-tools");
   tools.append(shuffle, reverse, rule);
-  el.append(label, list, tools, help, live);
+  const lead = make("span", "wb-lead");
+  lead.append(label, list, help, live);
+  el.append(lead, tools);
 
   let items = []; // as shown: {unit, label, color, state}
   let focused = 0;
