@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_PAYOFF_STATES, _MOST_PAYOFF_ACTIONS = 4, 6
 _LINE = "1px solid var(--jp-border-color1, rgba(128, 128, 128, 0.4))"
+_TABLE = '<table style="border-collapse: collapse; margin: 0; white-space: nowrap">'
+_CAPTION = 'style="text-align: left; font-weight: 600; padding-bottom: 4px; color: inherit"'
 _FAINT = "color: var(--jp-ui-font-color2, inherit); opacity: 0.85"
 
 
@@ -43,11 +45,7 @@ def _facts(game: TabularGame) -> str:
         f'<td style="text-align: left; padding: 1px 0">{value}</td></tr>'
         for name, value in facts.items()
     )
-    title = escape(game.name or "game")
-    return (
-        f'<table style="border-collapse: collapse; margin: 0"><caption style="text-align: left; font-weight: 600; '
-        f'padding-bottom: 4px; color: inherit">{title}</caption><tbody>{rows}</tbody></table>'
-    )
+    return f"{_TABLE}<caption {_CAPTION}>{escape(game.name or 'game')}</caption><tbody>{rows}</tbody></table>"
 
 
 def _payoffs(game: TabularGame, state: int) -> str:
@@ -69,9 +67,8 @@ def _payoffs(game: TabularGame, state: int) -> str:
     )
     caption = f"r(a⁰, a¹) in state {state}" if game.n_states > 1 else "r(a⁰, a¹)"
     return (
-        f'<table style="border-collapse: collapse; margin: 0"><caption style="text-align: left; font-weight: 600; '
-        f'padding-bottom: 4px; color: inherit">{caption}</caption><thead><tr><th></th>{header}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f"{_TABLE}<caption {_CAPTION}>{caption}</caption>"
+        f"<thead><tr><th></th>{header}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
