@@ -385,3 +385,31 @@ class TwoChoices(Walkers):
 
 def test_several_choices_at_once_pass() -> None:
     wb.envs.check(TwoChoices())
+
+
+class MaskedTwoChoices(TwoChoices):
+    """The components' masks lie end to end; what they forbid is never chosen."""
+
+    mask = (True, False, True, False, True, True)
+
+    def _show(self, *arguments: Any) -> TimeStep:
+        shown = super()._show(*arguments)
+        masks = {**shown.action_masks, "pusher": np.tile(self.mask, (self.n_envs, 1))}
+        return dataclasses.replace(shown, action_masks=masks)
+
+    def _checked(self, actions: Any) -> tuple[np.ndarray, np.ndarray]:
+        checked = super()._checked(actions)
+        first, second = actions["pusher"].T
+        assert np.all(first != 1)
+        assert np.all(second != 0)
+        return checked
+
+
+class NoSecondChoice(MaskedTwoChoices):
+    mask = (True, True, True, False, False, False)
+
+
+def test_masks_of_several_choices_are_kept_and_each_must_allow_something() -> None:
+    wb.envs.check(MaskedTwoChoices())
+    with pytest.raises(ContractError, match="without any action"):
+        wb.envs.check(NoSecondChoice())

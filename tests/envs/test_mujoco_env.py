@@ -151,6 +151,18 @@ def test_reset_without_a_seed_goes_on_with_the_generators() -> None:
     assert np.array_equal(env.reset().state, second.state)
 
 
+def test_a_seed_counts_whatever_went_before() -> None:
+    """Starts drawn ahead belong to the generators that drew them."""
+    used, fresh = (wb.envs.mujoco("Walker2d", "2x3", n_envs=3) for _ in range(2))
+    used.reset(seed=0)
+    while ahead(used, 1)[0].final is None:
+        pass
+    assert used._starts._ready.any()  # the others' next starts, drawn with that of the one that fell
+    assert_equal(used.reset(seed=5), fresh.reset(seed=5))
+    for one, other in zip(ahead(used, 30), ahead(fresh, 30), strict=True):
+        assert_equal(one, other)
+
+
 @pytest.mark.parametrize("seed", [-1, 0.5, "0", True])
 def test_seeds_that_are_none_are_refused(seed: Any) -> None:
     with pytest.raises(ValueError, match="seed"):
@@ -193,8 +205,12 @@ def test_from_a_snapshot_the_same_bits_follow(scenario: str, conf: str, options:
     saved = env.snapshot()
     future = ahead(env, 60, seed=1)
     assert any(step.final is not None for step in future)
-    other = wb.envs.mujoco(scenario, conf, n_envs=4, max_episode_steps=25, n_threads=1, **options)
-    for restored in (env, env, other):
+    fresh, used = (
+        wb.envs.mujoco(scenario, conf, n_envs=4, max_episode_steps=25, n_threads=1, **options) for _ in range(2)
+    )
+    used.reset(seed=9)
+    ahead(used, 1)
+    for restored in (env, env, fresh, used):
         restored.restore(saved)
         for step, expected in zip(ahead(restored, 60, seed=1), future, strict=True):
             assert_equal(step, expected)

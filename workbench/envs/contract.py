@@ -406,12 +406,13 @@ def _sample(space: Space, n: int, mask: Array | None, rng: np.random.Generator) 
     if isinstance(space, Box):
         low, high = np.maximum(space.low, -1e3), np.minimum(space.high, 1e3)
         return rng.uniform(low, high, (n, *space.shape)).astype(space.dtype)
-    if isinstance(space, MultiDiscrete):
-        return np.asarray(space.start + rng.integers(space.nvec, size=(n, *space.shape)))
-    assert isinstance(space, Discrete)
-    allowed = np.ones((n, int(space.n)), bool) if mask is None else mask
+    assert isinstance(space, Discrete | MultiDiscrete)
+    sizes = space.nvec if isinstance(space, MultiDiscrete) else np.array([int(space.n)])
+    allowed = np.ones((n, int(sizes.sum())), bool) if mask is None else mask
     # A uniform choice among those allowed: the largest of as many uniform draws.
-    return np.asarray(space.start + np.argmax(rng.uniform(0.5, 1.0, allowed.shape) * allowed, axis=1))
+    draws = np.split(rng.uniform(0.5, 1.0, allowed.shape) * allowed, sizes.cumsum()[:-1], axis=1)
+    choices = np.column_stack([part.argmax(axis=1) for part in draws]) + space.start
+    return choices if isinstance(space, MultiDiscrete) else choices[:, 0]
 
 
 def _kind(value: Any) -> str:
