@@ -52,7 +52,8 @@ class Server:
                 *[sys.executable, "-m", program, "--no-browser", f"--ServerApp.root_dir={self.folder}", "--allow-root"],
                 *["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"],
                 *[f"--IdentityProvider.token={TOKEN}", "--ServerApp.open_browser=False"],
-                *["--LabApp.expose_app_in_browser=True", f"--LabApp.user_settings_dir={settings}"],
+                *["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"],
+                *[f"--LabApp.user_settings_dir={settings}"],
                 *["--LabServerApp.extension_manager=readonly", f"--LabApp.workspaces_dir={folder / 'workspaces'}"],
             ],
             stdout=self.log,
@@ -107,15 +108,17 @@ class Server:
 class Notebook:
     """One notebook open in a page; cells are counted from 0."""
 
-    def __init__(self, page: Page, server: Server, name: str) -> None:
+    def __init__(self, page: Page, server: Server, name: str, application: str = "lab/tree") -> None:
+        """``application``: "lab/tree" for JupyterLab, "notebooks" for Jupyter Notebook 7."""
         self.page = page
         self.server = server
         self.name = name
+        self.application = application
 
     def open(self, wait_for_kernel: bool = True, fresh: bool = True) -> Notebook:
         """Load the page; ``fresh``: with no other notebook open, as the workspace may remember."""
         reset = "&reset" if fresh else ""
-        self.page.goto(f"http://127.0.0.1:{self.server.port}/lab/tree/{self.name}?token={TOKEN}{reset}")
+        self.page.goto(f"http://127.0.0.1:{self.server.port}/{self.application}/{self.name}?token={TOKEN}{reset}")
         self._wait("app => app.shell.currentWidget?.content?.widgets?.length > 0")
         if wait_for_kernel:
             self._wait("app => app.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
