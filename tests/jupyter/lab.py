@@ -194,7 +194,7 @@ def browser_page(browser: Browser, width: int = 1400, height: int = 900, **conte
     surroundings = browser.new_context(viewport={"width": width, "height": height}, **context)
     page = surroundings.new_page()
     errors: list[str] = []
-    # Chromium reports as errors the paths that Plotly draws once before it knows an axis, and draws right a moment later.
+    # Paths that Plotly draws before it knows an axis, and draws right a moment later, are errors to Chromium.
     passing = "attribute d: Expected number"
 
     def note(message: Any) -> None:
