@@ -12,6 +12,7 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.recipes import METHODS
+from workbench.sequence import unit_batch
 from workbench.settings import Settings
 
 CLIPPED = {"clipped_fraction", "joint_clipped_fraction"}
@@ -206,6 +207,34 @@ def test_groups_share_within_and_differ_between():
     trainer.order = ("agent_2", "agent_0")  # a member names its group
     trainer.iterate()
     assert trainer.iteration_order == ("agent_1+agent_2", "agent_0+agent_3")
+
+
+def test_an_agent_that_leaves_counts_where_it_was_there_though_its_group_stays():
+    trainer = wb.mappo(PointTeam(), seed=0, sharing="shared", **SMALL)
+    trainer.step(), trainer.step()
+    left = torch.ones(12, 4)
+    left[5:] = 0
+    state = trainer._state
+    state = replace(state, rollout=replace(state.rollout, active={"agent_1": left}))
+    unit = trainer.units[0]
+    batch, _ = unit_batch(trainer._setup, state, unit, dict.fromkeys(trainer.env.agents, state.preceding_ratio))
+    assert torch.equal(batch.weights.view(3, 12, 4), torch.stack([torch.ones(12, 4), left, torch.ones(12, 4)]))
+
+
+def test_an_agent_whose_actions_are_limited_may_share_with_one_whose_are_not():
+    game = wb.theory.random_game(n_agents=2, n_states=2, n_actions=3, seed=0)
+    trainer = wb.shared_ppo(wb.envs.tabular(game, n_envs=4), seed=0, **SMALL)
+    trainer.step(), trainer.step()
+    limits = torch.ones(12, 4, 3, dtype=torch.bool)
+    limits[..., 2] = False
+    state = trainer._state
+    state = replace(state, rollout=replace(state.rollout, masks={"agent_1": limits}))
+    m_factors = dict.fromkeys(trainer.env.agents, state.preceding_ratio)
+    batch, (log_p,) = unit_batch(trainer._setup, state, trainer.units[0], m_factors)
+    assert torch.equal(batch.masks.view(2, 12, 4, 3)[1], limits)
+    probabilities = log_p.exp().view(2, 12, 4, 3)
+    assert (probabilities[0] > 0).all()
+    assert (probabilities[1, ..., 2] == 0).all()
 
 
 def test_agents_that_differ_cannot_share():

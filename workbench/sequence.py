@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -127,7 +127,8 @@ def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Te
 
     observations = flat([rollout.observations[agent][:-1] for agent in group])
     actions = flat([rollout.actions[agent] for agent in group])
-    masks = flat([rollout.masks[agent] for agent in group]) if group[0] in rollout.masks else None
+    limited, there = (_of_all(group, arrays) for arrays in (rollout.masks, rollout.active))
+    masks = None if limited is None else flat(limited)
     sequences = sequences_of(rollout, state.settings, [rollout.memories[a] for a in group if a in rollout.memories])
     old = policy.distribution(state.policies[unit].values, observations, masks, sequences)
     joint = None
@@ -142,11 +143,17 @@ def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Te
         old_log_probs=policy.head.log_prob(old, actions),
         m_factors=flat([m_factors[agent] for agent in group]),
         masks=masks,
-        weights=flat([rollout.active[agent] for agent in group]) if group[0] in rollout.active else None,
+        weights=None if there is None else flat(there),
         joint=joint,
         sequences=sequences,
     )
     return batch, old
+
+
+def _of_all(group: Sequence[str], arrays: Mapping[str, Tensor]) -> list[Tensor] | None:
+    """An array of each agent; agents without one get ones, and None where nobody has any."""
+    present = [arrays[agent] for agent in group if agent in arrays]
+    return [arrays.get(agent, torch.ones_like(present[0])) for agent in group] if present else None
 
 
 def sequences_of(rollout: Rollout, settings: Settings, memories: list[Tensor]) -> Sequences | None:
