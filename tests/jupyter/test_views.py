@@ -124,7 +124,7 @@ def test_places_are_kept_for_agents_still_to_come() -> None:
     assert {trace.name for trace in figure.data} == set(trainer.iteration_order[:2])
     assert len(figure.layout.xaxis.ticktext) == 4
     clipped = views.clipped_fraction(trainer).figure
-    assert np.isfinite(np.array(clipped.data[0].y, dtype=float)).tolist() == [True, False, False, False]
+    assert list(clipped.data[0].x) == [0], "a bar without a number is none, and plotly.js would complain of it"
     assert clipped.layout.xaxis.ticktext == figure.layout.xaxis.ticktext
 
 

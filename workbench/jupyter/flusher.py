@@ -68,6 +68,8 @@ class Flusher:
     def _work(self) -> None:
         while self._wait_for_turn():
             started = time.perf_counter()
+            with self._changed:
+                self._unanswered = True  # before it is sent: the answer may come while the frame is still under way
             try:
                 sent = self._flush()
             except Exception as error:
@@ -76,7 +78,7 @@ class Flusher:
             with self._changed:
                 self._sent.append(time.perf_counter())
                 self._cost = 0.5 * (self._cost + self._sent[-1] - started)
-                self._unanswered |= sent
+                self._unanswered &= sent
 
     def _wait_for_turn(self) -> bool:
         """Wait until a frame is due; False, and the thread is over, where none is or the page does not answer."""

@@ -119,24 +119,26 @@ def m_variance(run: Run) -> Plot:
     return Plot("Variance of M by position in the order", traces, place_axis(run, at.units), scale)
 
 
-def _colors(run: Run, at: Positions) -> list[str]:
-    return [look.agent_color(run.agents, unit) for unit in at.units]
-
-
-def _names(run: Run, at: Positions) -> list[str]:
-    return [unit_label(run.agents, unit) for unit in at.units]
+def _known(run: Run, at: Positions, column: str) -> dict[str, Any]:
+    """Places, numbers and names of the units that have a number, and their colours in ``marker``."""
+    rows = np.flatnonzero(np.isfinite(at.columns[column]))
+    units = [at.units[row] for row in rows]
+    return {
+        "x": at.places[rows],
+        "y": at.columns[column][rows],
+        "text": [unit_label(run.agents, unit) for unit in units],
+        "marker": {"color": [look.agent_color(run.agents, unit) for unit in units]},
+    }
 
 
 def _bars(run: Run, at: Positions, column: str) -> dict[str, Any]:
-    colors = _colors(run, at)
-    return {
+    known = _known(run, at, column)
+    colors = known["marker"]["color"]
+    return known | {
         "type": "bar",
-        "x": at.places,
-        "y": at.columns[column],
         "width": 0.62,
-        "marker": {"color": [look.faded(c, 0.4) for c in colors], "line": {"color": colors, "width": 1.4}},
+        "marker": {"color": [look.faded(color, 0.4) for color in colors], "line": {"color": colors, "width": 1.4}},
         "showlegend": False,
-        "text": _names(run, at),
         "textposition": "none",
         "hovertemplate": "%{y:.2%}<extra>%{text}</extra>",
     }
@@ -149,26 +151,25 @@ def _effective(run: Run, at: Positions, axis: str) -> list[dict[str, Any]]:
 
 
 def _marks(run: Run, at: Positions, column: str, name: str, axis: str) -> dict[str, Any]:
-    return {
+    known = _known(run, at, column)
+    return known | {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": at.places,
-        "y": at.columns[column],
         "yaxis": axis,
         "name": name,
         "line": {"color": NEUTRAL, "width": 1.4},
-        "marker": {"color": _colors(run, at), "size": 10, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
-        "text": _names(run, at),
+        "marker": known["marker"] | {"size": 10, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
         "hovertemplate": f"{name} %{{y:.4g}}<extra>%{{text}}</extra>",
     }
 
 
 def _reference(x: Floats, y: Floats, formula: str) -> dict[str, Any]:
+    known = np.isfinite(y)
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": x,
-        "y": y,
+        "x": x[known],
+        "y": y[known],
         "name": INDEPENDENT,
         "line": {"color": NEUTRAL, "width": 1.4, "dash": "dash"},
         "hovertemplate": f"{formula}: %{{y:.4g}}<extra>{INDEPENDENT}</extra>",
