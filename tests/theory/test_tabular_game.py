@@ -194,17 +194,23 @@ def test_a_game_cannot_be_changed_from_outside():
         game.transition[0] = 0.0
 
 
-def test_a_game_of_a_million_entries_is_evaluated_without_copying_its_transitions():
+def test_a_game_of_a_million_entries_has_its_transitions_copied_once_and_no_more():
     shape = (10, 10, 10, 10, 10, 10)
-    game = TabularGame(np.zeros(shape), np.full((*shape, 10), 0.1), np.full(10, 0.1), 0.9)
-    assert game.reward.size == 10**6
-    policies = uniform_policies(game)
+    reward, transition = np.zeros(shape), np.full((*shape, 10), 0.1)
+    assert reward.size == 10**6
     tracemalloc.start()
+    game = TabularGame(reward, transition, np.full(10, 0.1), 0.9)
+    _, while_made = tracemalloc.get_traced_memory()
+    policies = uniform_policies(game)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
     evaluate(game, policies)
     best_response(game, policies, 4)
-    _, peak = tracemalloc.get_traced_memory()
+    algorithm1(game, policies, 1)
+    _, while_evaluated = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < game.transition.nbytes
+    assert transition.nbytes < while_made < 1.5 * transition.nbytes
+    assert while_evaluated - held < transition.nbytes
 
 
 def test_what_a_game_looks_like():

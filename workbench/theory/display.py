@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.theory.games import FloatArray
+from workbench.theory.arguments import FloatArray
 
 if TYPE_CHECKING:
     from workbench.theory.games import TabularGame

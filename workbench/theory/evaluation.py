@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.theory.games import Agent, FloatArray, TabularGame
+from workbench.theory.arguments import FloatArray
+from workbench.theory.games import Agent, TabularGame
 from workbench.theory.policies import Policies, PoliciesLike, check_policies
 
 
@@ -141,7 +142,17 @@ def multi_agent_advantage(
 
 def _inputs(game: TabularGame, policies: PoliciesLike, evaluation: Evaluation | None) -> tuple[Policies, FloatArray]:
     checked = check_policies(game, policies)
-    return checked, (evaluation or evaluate_checked(game, checked)).action_values
+    return checked, evaluation_of(game, checked, evaluation).action_values
+
+
+def evaluation_of(game: TabularGame, policies: Policies, at_hand: Evaluation | None) -> Evaluation:
+    """The evaluation at hand, if it is of this game's shape; a fresh one where there is none."""
+    if at_hand is not None and at_hand.action_values.shape != game.reward.shape:
+        raise ValueError(
+            f"evaluation has action values of shape {at_hand.action_values.shape}, expected {game.reward.shape}: it is "
+            "of another game. Leave it out, or pass what evaluate(game, policies) returned."
+        )
+    return at_hand or evaluate_checked(game, policies)
 
 
 def _action_value(game: TabularGame, policies: Policies, values: FloatArray, agents: tuple[int, ...]) -> FloatArray:

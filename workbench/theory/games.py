@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import unknown_name
+from workbench.theory.arguments import FloatArray, float_array, real_number, short
 
-FloatArray = npt.NDArray[np.float64]
 Agent = SupportsIndex | str
 
 SUM_TOLERANCE = 1e-9  # how far a distribution handed in may be from summing to 1
@@ -44,20 +44,20 @@ class TabularGame:
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        reward = _float_array("reward", self.reward)
+        reward = float_array("reward", self.reward)
         if reward.ndim < 2 or 0 in reward.shape:
             raise ValueError(
                 f"reward has shape {reward.shape}, expected (S, A1, ..., An): one axis for the state and one for every "
                 "agent, none of them empty. A one-state game needs a leading axis of length 1."
             )
-        transition = _float_array("transition", self.transition)
+        transition = float_array("transition", self.transition)
         if transition.shape != (*reward.shape, reward.shape[0]):
             raise ValueError(
                 f"transition has shape {transition.shape}, expected {(*reward.shape, reward.shape[0])}: reward's shape "
                 f"{reward.shape} and one more axis for the next state."
             )
         _check_distributions("transition", transition)
-        initial = _float_array("initial", self.initial)
+        initial = float_array("initial", self.initial)
         if initial.shape != reward.shape[:1]:
             raise ValueError(
                 f"initial has shape {initial.shape}, expected {reward.shape[:1]}: one probability per state."
@@ -67,6 +67,7 @@ class TabularGame:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         object.__setattr__(self, "discount", _check_discount(self.discount))
+        object.__setattr__(self, "name", str(self.name))
 
     @property
     def n_states(self) -> int:
@@ -100,10 +101,10 @@ class TabularGame:
             if agent not in self.agents:
                 raise unknown_name("agent", agent, self.agents)
             return self.agents.index(agent)
-        index = agent.__index__()
-        if not 0 <= index < self.n_agents:
-            raise ValueError(f"agent {index} is not in this game: its agents are 0 to {self.n_agents - 1}.")
-        return index
+        known = not isinstance(agent, bool | np.bool_) and isinstance(agent, SupportsIndex)
+        if not known or not 0 <= agent.__index__() < self.n_agents:
+            raise ValueError(f"agent {short(agent)} is not in this game: its agents are 0 to {self.n_agents - 1}.")
+        return agent.__index__()
 
     def agent_indices(self, agents: Sequence[Agent] | Agent) -> tuple[int, ...]:
         """Indices of different agents, in the order given; one agent alone stands for a sequence of one."""
@@ -125,21 +126,6 @@ class TabularGame:
         return game_to_html(self)
 
 
-def _float_array(name: str, values: npt.ArrayLike) -> FloatArray:
-    """A fresh float64 copy of what was handed in, all of it finite."""
-    try:
-        array = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} cannot be read as an array of numbers ({error}). Give a rectangular array."
-        ) from error
-    # The extremes are NaN or infinite if any entry is, and cost no array of the game's size.
-    if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name}{list(where)} is {array[where]}, expected a finite number.")
-    return array
-
-
 def _check_distributions(name: str, array: FloatArray) -> None:
     """The last axis holds probabilities that are not negative and sum to 1."""
     if array.min() < 0.0:
@@ -153,10 +139,7 @@ def _check_distributions(name: str, array: FloatArray) -> None:
 
 
 def _check_discount(discount: float) -> float:
-    try:
-        value = float(discount)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"discount is {discount!r}, expected a number with 0 <= discount < 1.") from error
+    value = real_number("discount", discount, "a number with 0 <= discount < 1")
     if not 0.0 <= value < 1.0:
         raise ValueError(f"discount is {value:g}, expected 0 <= discount < 1, so that returns are finite.")
     return value

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.games import FloatArray, TabularGame
-from workbench.theory.policies import Seed
+from workbench.theory.arguments import FloatArray, Seed, float_array, generator_of, integer_of, real_number, short
+from workbench.theory.games import TabularGame
+from workbench.theory.policies import check_concentration
 
 LARGEST = 20_000_000  # entries of a transition tensor that a generator will make: 160 MB
 
@@ -21,7 +22,7 @@ def matrix_game(reward: npt.ArrayLike, *, discount: float = 0.0, name: str = "ma
     >>> matrix_game([[2.0, 0.0], [0.0, 1.0]])
     TabularGame('matrix game', 2 agents, 1 state, actions (2, 2), discount 0)
     """
-    payoff = np.asarray(reward, dtype=np.float64)
+    payoff = float_array("reward", reward)
     return TabularGame(payoff[None], np.ones((1, *payoff.shape, 1)), np.ones(1), discount, name=name)
 
 
@@ -32,6 +33,7 @@ def sharing_game(n_agents: int) -> TabularGame:
     Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent Reinforcement Learning, ICLR 2022,
     proposition 1.
     """
+    n_agents = integer_of("n_agents", n_agents, 0)
     if n_agents % 2 or not 2 <= n_agents <= 20:
         raise ValueError(f"n_agents is {n_agents}, expected an even number from 2 to 20: two halves that must differ.")
     half = n_agents // 2
@@ -61,18 +63,19 @@ def random_game(
     n_actions      for all agents, or one number for each
     concentration  of the next-state distributions: low ones are nearly deterministic
     """
-    actions = (n_actions,) * n_agents if isinstance(n_actions, int) else tuple(n_actions)
-    if n_agents < 1 or n_states < 1 or len(actions) != n_agents or min(actions) < 1:
+    n_agents, n_states = integer_of("n_agents", n_agents, 1), integer_of("n_states", n_states, 1)
+    several = n_actions if isinstance(n_actions, Sequence | np.ndarray) else (n_actions,) * n_agents
+    actions = tuple(integer_of("n_actions", k, 1) for k in several)
+    if len(actions) != n_agents:
         raise ValueError(
-            f"n_agents={n_agents}, n_states={n_states}, n_actions={n_actions}: expected at least one agent and one "
-            "state, and for every agent at least one action."
+            f"n_actions={n_actions} is for {len(actions)} agents, expected one number for each of {n_agents}."
         )
     _check_size(n_states, math.prod(actions))
-    rng = np.random.default_rng(seed)
+    concentration, rng = check_concentration(concentration), generator_of(seed)
     shape = (n_states, *actions)
     return TabularGame(
         reward=rng.normal(size=shape),
-        transition=rng.dirichlet(np.full(n_states, float(concentration)), size=shape),
+        transition=rng.dirichlet(np.full(n_states, concentration), size=shape),
         initial=rng.dirichlet(np.ones(n_states)),
         discount=discount,
         name="random game",
@@ -98,13 +101,14 @@ def meeting_game(
     everyone stands (cell = row·columns + column), the last state is the end. The team starts anywhere but met on a
     goal.
     """
-    n_cells = rows * columns
-    if rows < 1 or columns < 1 or n_agents < 1 or not 0.0 <= slip <= 1.0:
-        raise ValueError(
-            f"rows={rows}, columns={columns}, n_agents={n_agents}, slip={slip}: expected at least one of each of the "
-            "first three, and 0 <= slip <= 1."
-        )
+    rows, columns = integer_of("rows", rows, 1), integer_of("columns", columns, 1)
+    n_agents, n_cells = integer_of("n_agents", n_agents, 1), rows * columns
+    slip = real_number("slip", slip, "a probability")
+    if not 0.0 <= slip <= 1.0:
+        raise ValueError(f"slip is {slip:g}, expected a probability, 0 <= slip <= 1.")
     prizes = {(0, 0): 1.0, (rows - 1, columns - 1): 2.0} if goals is None else goals
+    if not isinstance(prizes, Mapping) or not all(isinstance(cell, tuple) and len(cell) == 2 for cell in prizes):
+        raise ValueError(f"goals is {short(goals)}, expected {{(row, column): reward}}, such as {{(0, 0): 1.0}}.")
     for row, column in prizes:
         if not (0 <= row < rows and 0 <= column < columns):
             raise ValueError(f"goal {(row, column)} is off the grid of {rows} rows and {columns} columns.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from workbench.theory.arguments import FloatArray, generator_of, integer_of, short
 from workbench.theory.evaluation import Evaluation, average_over_others, evaluate_checked
-from workbench.theory.games import FloatArray, TabularGame
+from workbench.theory.games import Agent, TabularGame
 from workbench.theory.penalised_step import best_penalised_step, normalise_logs
 from workbench.theory.policies import (
     Policies,
@@ -20,7 +22,7 @@ from workbench.theory.policies import (
     raise_to_floor,
 )
 
-Orders = Sequence[int] | Sequence[Sequence[int]]
+Orders = Sequence[Agent] | Sequence[Sequence[Agent]]
 _TIE = 64.0 * np.finfo(np.float64).eps  # of the largest |Q|: gains this close differ by rounding only
 
 
@@ -76,7 +78,8 @@ def algorithm1(
     seed        of the random permutations
     floor       η: every action keeps at least this probability. Policies below are first raised to the nearest η-soft
                 ones, and ``objectives[0]`` is theirs
-    orders      a permutation for all iterations, or one for each; None draws a random one each time
+    orders      a permutation of the agents, by index or name, for all iterations, or one for each; None draws a random
+                one each time
     log_space   ``policies`` holds log-probabilities, which may be below what a float64 probability can be
 
     The theorem, and with it the limit at a Nash equilibrium, is stated for η-soft policies, and the floor is no
@@ -175,7 +178,10 @@ def _start(game: TabularGame, policies: PoliciesLike, floor: float, log_space: b
     if logs is None:
         checked = check_policies(game, policies)
     else:
-        arrays = [np.asarray(log, dtype=np.float64) for log in logs]
+        try:
+            arrays = [np.asarray(log, dtype=np.float64) for log in logs]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"policies cannot be read as arrays of log-probabilities ({error}).") from None
         checked = check_policies(game, [np.exp(log) for log in arrays], "exp(policies)")
     if floor > 0.0:
         return tuple(np.log(raise_to_floor(policy, floor)) for policy in checked)
@@ -186,21 +192,30 @@ def _start(game: TabularGame, policies: PoliciesLike, floor: float, log_space: b
 
 def _plan_orders(game: TabularGame, iterations: int, seed: int, orders: Orders | None) -> npt.NDArray[np.intp]:
     """(iterations, n), every row a permutation of the agents."""
-    if iterations < 0:
-        raise ValueError(f"iterations is {iterations}, expected 0 or more.")
-    shape = (iterations, game.n_agents)
+    if not isinstance(game, TabularGame):
+        raise TypeError(f"game is {short(game)}, expected a TabularGame.")
+    shape = (integer_of("iterations", iterations, 0), game.n_agents)
     if orders is None:
-        rng = np.random.default_rng(seed)
+        rng = generator_of(seed)
         return np.array([rng.permutation(game.n_agents) for _ in range(iterations)], dtype=np.intp).reshape(shape)
-    given = np.asarray(orders)
-    if given.dtype.kind not in "iu" or given.shape not in (shape, shape[1:]):
+    if isinstance(orders, str) or not isinstance(orders, Sequence | np.ndarray):
+        raise ValueError(f"orders holds {short(orders)}, expected permutations of the agents.")
+    one_for_all = all(isinstance(each, str) or np.ndim(np.asarray(each, object)) == 0 for each in orders)
+    rows: Sequence[Any] = [orders] * shape[0] if one_for_all else orders
+    if len(rows) != shape[0]:
         raise ValueError(
-            f"orders has shape {given.shape}, expected {shape[1:]} or {shape} of integers: one permutation of the "
-            "agents for all iterations, or one for each."
+            f"orders has {len(rows)} rows, expected one permutation of the agents for all iterations, or one for each "
+            f"of {shape[0]}."
         )
-    plan = np.broadcast_to(given, shape).astype(np.intp)
-    wrong = (np.sort(plan, axis=1) != np.arange(game.n_agents)).any(axis=1)
-    if wrong.any():
-        row = plan[wrong][0].tolist()
-        raise ValueError(f"orders holds {row}, expected every agent from 0 to {game.n_agents - 1} just once.")
-    return plan
+    return np.array([_permutation(game, row) for row in rows], dtype=np.intp).reshape(shape)
+
+
+def _permutation(game: TabularGame, row: Sequence[Agent]) -> tuple[int, ...]:
+    """All agents of the game, each once, given by index or by name."""
+    try:
+        indices = game.agent_indices(row)
+    except ValueError as error:
+        raise ValueError(f"orders holds {short(row)}: {error}") from None
+    if len(indices) < game.n_agents:
+        raise ValueError(f"orders holds {short(row)}, expected every agent from 0 to {game.n_agents - 1} just once.")
+    return indices

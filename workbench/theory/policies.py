@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.games import SUM_TOLERANCE, FloatArray, TabularGame
+from workbench.theory.arguments import FloatArray, Seed, generator_of, real_number, short
+from workbench.theory.games import SUM_TOLERANCE, TabularGame
 
 Policies = tuple[FloatArray, ...]
 PoliciesLike = Sequence[npt.ArrayLike]
-Seed = int | np.random.Generator
 
 
 class PolicyHistory(tuple[Policies, ...]):
@@ -34,7 +34,14 @@ class PolicyHistory(tuple[Policies, ...]):
 
 def check_policies(game: TabularGame, policies: PoliciesLike, name: str = "policies") -> Policies:
     """One float64 array (S, Ai) of probabilities per agent; else ``ValueError`` says whose is not, and why."""
+    if not isinstance(game, TabularGame):
+        raise TypeError(f"game is {short(game)}, expected a TabularGame: it comes first, the policies after it.")
     given = policies[-1] if isinstance(policies, PolicyHistory) else policies
+    if not isinstance(given, Sequence | np.ndarray) or isinstance(given, str):
+        raise ValueError(
+            f"{name} is {short(given)}, expected {game.n_agents} arrays (S, Ai), one for every agent; those of a trace "
+            "are trace.policies."
+        )
     if len(given) != game.n_agents:
         raise ValueError(
             f"{name} has {len(given)} entries, expected {game.n_agents}: one array (S, Ai) for every agent of {game}."
@@ -62,8 +69,11 @@ def _check_policy(game: TabularGame, agent: int, policy: npt.ArrayLike, name: st
 
 def check_floor(game: TabularGame, floor: float) -> float:
     """η as a float: at least 0, and small enough that every agent keeps a choice (η·Ai < 1, or Ai = 1)."""
-    value = float(floor)
-    widest = max(game.n_actions)
+    return _check_floor(floor, max(game.n_actions))
+
+
+def _check_floor(floor: float, widest: int) -> float:
+    value = real_number("floor", floor, f"a number with 0 <= floor < 1/{widest}")
     if not 0.0 <= value * widest < 1.0:
         raise ValueError(
             f"floor is {value:g}, expected 0 <= floor < 1/{widest}: each of an agent's up to {widest} actions keeps "
@@ -74,6 +84,8 @@ def check_floor(game: TabularGame, floor: float) -> float:
 
 def raise_to_floor(policy: FloatArray, floor: float) -> FloatArray:
     """The η-soft policy p nearest to q, argmin KL(q(·|s) ‖ p(·|s)) over p ≥ η: p = max(η, q/α), α so that Σp = 1."""
+    policy = np.asarray(policy, dtype=np.float64)
+    floor = _check_floor(floor, policy.shape[1])
     raised = np.zeros(policy.shape, dtype=bool)
     for _ in range(policy.shape[1]):
         scale = (1.0 - floor * raised.sum(axis=1)) / np.where(raised, 0.0, policy).sum(axis=1)
@@ -91,10 +103,16 @@ def uniform_policies(game: TabularGame) -> Policies:
 
 def random_policies(game: TabularGame, seed: Seed = 0, concentration: float = 1.0) -> Policies:
     """Each π(·|s) drawn from a symmetric Dirichlet distribution; a low ``concentration`` gives extreme ones."""
-    if not concentration > 0.0:
-        raise ValueError(f"concentration is {concentration:g}, expected a number above 0.")
-    rng = np.random.default_rng(seed)
-    return tuple(rng.dirichlet(np.full(k, float(concentration)), size=game.n_states) for k in game.n_actions)
+    concentration, rng = check_concentration(concentration), generator_of(seed)
+    return tuple(rng.dirichlet(np.full(k, concentration), size=game.n_states) for k in game.n_actions)
+
+
+def check_concentration(concentration: float) -> float:
+    """α of a symmetric Dirichlet distribution as a float: above 0 and finite."""
+    value = real_number("concentration", concentration, "a number above 0")
+    if not 0.0 < value < np.inf:
+        raise ValueError(f"concentration is {value:g}, expected a number above 0.")
+    return value
 
 
 def deterministic_policies(game: TabularGame, actions: Sequence[npt.ArrayLike]) -> Policies:
@@ -104,6 +122,8 @@ def deterministic_policies(game: TabularGame, actions: Sequence[npt.ArrayLike]) 
     >>> deterministic_policies(simultaneous_game(), (0, 1))
     (array([[1., 0.]]), array([[0., 1.]]))
     """
+    if not isinstance(actions, Sequence | np.ndarray):
+        raise ValueError(f"actions is {short(actions)}, expected {game.n_agents} entries: one for every agent.")
     if len(actions) != game.n_agents:
         raise ValueError(f"actions has {len(actions)} entries, expected {game.n_agents}: one for every agent.")
     policies = []

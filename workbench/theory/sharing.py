@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from workbench.theory.arguments import FloatArray, real_number
 from workbench.theory.equilibrium import Optimum
 from workbench.theory.evaluation import evaluate_checked
-from workbench.theory.games import FloatArray, TabularGame
+from workbench.theory.games import TabularGame
 from workbench.theory.policies import uniform_policies
 
 _MOST_COEFFICIENTS = 500  # of a polynomial; its subdivision takes matrices of that size squared
@@ -36,6 +37,9 @@ def best_shared_policy(game: TabularGame, tolerance: float = 1e-11) -> Optimum:
     >>> best_shared_policy(sharing_game(4))
     Optimum(objective=0.125, proven to within 0)
     """
+    tolerance = real_number("tolerance", tolerance, "a number, 0 or more")
+    if not tolerance >= 0.0:
+        raise ValueError(f"tolerance is {tolerance:g}, expected 0 or more.")
     weights = _state_weights(game)
     k, n = game.n_actions[0], game.n_agents
     if math.comb(n + k - 1, k - 1) > _MOST_COEFFICIENTS:

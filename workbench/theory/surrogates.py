@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.evaluation import Evaluation, evaluate_checked, joint_policy
-from workbench.theory.games import Agent, FloatArray, TabularGame
+from workbench.theory.arguments import FloatArray, float_array, real_number
+from workbench.theory.evaluation import Evaluation, evaluate_checked, evaluation_of, joint_policy
+from workbench.theory.games import Agent, TabularGame
 from workbench.theory.policies import PoliciesLike, check_policies
 
 
@@ -28,8 +29,7 @@ def m_factor(
     Where π^j(a^j|s) = 0 the action is never sampled, and M is 0 there. Source: Kuba et al., ICLR 2022, proposition 4.
     """
     old, new = check_policies(game, policies), check_policies(game, new_policies, "new_policies")
-    evaluation = evaluation or evaluate_checked(game, old)
-    factor = evaluation.advantages
+    factor = evaluation_of(game, old, evaluation).advantages
     for agent in game.agent_indices(preceding):
         factor = factor * _along(_ratio(old[agent], new[agent]), agent, game.n_agents)
     return factor
@@ -65,9 +65,10 @@ def happo_surrogate(
 
     The expectation is as in ``hatrpo_surrogate``. At π_new = π it is E[M] = 0 for the first agent and so for all.
     """
-    if not clip_epsilon > 0.0:
-        raise ValueError(f"clip_epsilon is {clip_epsilon:g}, expected a number above 0.")
-    return _surrogates(game, policies, new_policies, order, state_weights, clip_epsilon=float(clip_epsilon))
+    epsilon = real_number("clip_epsilon", clip_epsilon, "a number above 0")
+    if not epsilon > 0.0:
+        raise ValueError(f"clip_epsilon is {epsilon:g}, expected a number above 0.")
+    return _surrogates(game, policies, new_policies, order, state_weights, clip_epsilon=epsilon)
 
 
 def _surrogates(
@@ -96,8 +97,8 @@ def _surrogates(
 
 
 def _check_weights(game: TabularGame, state_weights: npt.ArrayLike) -> FloatArray:
-    weights = np.asarray(state_weights, dtype=np.float64)
-    if weights.shape != (game.n_states,) or not (np.isfinite(weights).all() and weights.min() >= 0.0):
+    weights = float_array("state_weights", state_weights)
+    if weights.shape != (game.n_states,) or weights.min() < 0.0:
         raise ValueError(f"state_weights is {weights}, expected {game.n_states} finite numbers, none of them negative.")
     return weights
 
