@@ -48,6 +48,7 @@ LAYERS = (
     "recipes",
     "experiments",
     "training",
+    "statistics",
     "sweep",
     "bench",
     "jupyter",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import envs, errors, theory
 
 if TYPE_CHECKING:
+    from workbench import statistics as statistics
     from workbench.experiments import try_orders
     from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
@@ -34,6 +35,7 @@ __all__ = [
     "options",
     "reference_settings",
     "shared_ppo",
+    "statistics",
     "theory",
     "try_orders",
     "views",
@@ -43,6 +45,7 @@ __all__ = [
 # the worker processes of a slow environment do not wait three seconds for torch.
 _LAZY = {
     "views": "workbench.jupyter.views",
+    "statistics": "workbench.statistics",
     "Session": "workbench.jupyter.session",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",

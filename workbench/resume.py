@@ -18,6 +18,7 @@ from workbench.events import Intervention
 from workbench.rollout import Running
 from workbench.state import Setup, State
 
+BEST = "best.safetensors"
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
 
 
@@ -112,13 +113,13 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
 
 
 class CheckpointDirectory:
-    """The last ``keep`` checkpoints of one run; a damaged one is passed over for the one before."""
+    """The last ``keep`` checkpoints of one run, and its best; a damaged one is passed over for the one before."""
 
     def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
         self.path, self.keep = Path(path), keep
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for abandoned in self.path.glob(".checkpoint-*.partial"):
+            for abandoned in self.path.glob(".*.safetensors.*.partial"):
                 abandoned.unlink(missing_ok=True)  # what a kill in mid-write left
         except OSError as error:
             raise OSError(
@@ -146,7 +147,15 @@ class CheckpointDirectory:
         """
         state = held["state"]
         phases_done = {"collect": 0, "estimate": 1, "update_agent": 2}.get(state["phase"], 2) + state["position"]
-        name = f"checkpoint-{state['iteration']:08d}-{phases_done:04d}.safetensors"
+        if self._written(f"checkpoint-{state['iteration']:08d}-{phases_done:04d}.safetensors", arrays, held):
+            for old in self.files()[: -self.keep]:
+                old.unlink(missing_ok=True)
+
+    def write_best(self, arrays: Arrays, held: Values) -> None:
+        """Keep the run as it is now in place of the best so far."""
+        self._written(BEST, arrays, held)
+
+    def _written(self, name: str, arrays: Arrays, held: Values) -> bool:
         try:
             checkpoint.write(self.path / name, arrays, held)
         except OSError as error:
@@ -154,11 +163,10 @@ class CheckpointDirectory:
             last = f"the last checkpoint is {kept[-1].name}" if kept else "there is no checkpoint yet"
             warnings.warn(
                 f"no checkpoint could be written to {str(self.path)!r}: {error}; training goes on, {last}.",
-                stacklevel=2,
+                stacklevel=3,
             )
-            return
-        for old in self.files()[: -self.keep]:
-            old.unlink(missing_ok=True)
+            return False
+        return True
 
 
 def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -> None:

@@ -107,8 +107,9 @@ class Trainer(Run):
         unfinished phase did is dropped.
 
         With a ``directory`` a checkpoint is kept there every ``save_every`` iterations and at the end (the last two
-        stay), and at a termination signal before the process ends. If the directory holds a checkpoint of this run
-        already, the run goes on from there: the same lines, started again after a kill, end with the same bits.
+        stay), and at a termination signal before the process ends; so is the run at its best evaluation so far, in
+        ``best.safetensors``. If the directory holds a checkpoint of this run already, the run goes on from there: the
+        same lines, started again after a kill, end with the same bits.
         """
         if (iterations is None) == (env_steps is None):
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
@@ -125,6 +126,8 @@ class Trainer(Run):
                 if complete:
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes)
+                        if kept is not None and self._best_so_far():
+                            kept.write_best(*self._document())
                     bar.set_postfix_str(self._latest_return(), refresh=False)
                 due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal)
                 if kept is not None and (due or interrupt.terminating):
@@ -143,6 +146,11 @@ class Trainer(Run):
             file=sys.stderr,
             mininterval=0.5,
         )
+
+    def _best_so_far(self) -> bool:
+        """Whether the newest evaluation is better than all before it on as many episodes."""
+        *earlier, newest = self._state.evaluations
+        return all(newest["return"] > row["return"] for row in earlier if row["episodes"] == newest["episodes"])
 
     def _latest_return(self) -> str:
         ended = [row["return"] for row in self._state.history if row["episodes"]][-1:]
