@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import sweep_table
+from run_tables import sweep_table
 
 from workbench.errors import UnknownNameError
 from workbench.statistics import (
@@ -245,7 +245,7 @@ def test_profiles_are_the_shares_above_each_threshold():
     assert mappo.estimate.value.tolist() == [1.0, 0.5, 0.0]
     assert (mappo.estimate.low <= mappo.estimate.value).all()
     default = comparison.profiles()[0]
-    assert len(default.thresholds) == 101
+    assert len(default.thresholds) == 201
     assert default.thresholds[-1] == max(s.max() for own in comparison.scores.values() for s in own.values())
 
 

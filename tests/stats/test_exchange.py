@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tables import sweep_table
+from run_tables import sweep_table
 
 from workbench.errors import UnknownNameError
 from workbench.statistics import compare, export_results, read_results

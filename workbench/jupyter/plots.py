@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,8 @@ MOST_POINTS = 600  # a line: twice as many as a panel has pixels tells the eye n
 TITLE_ROOM, AXIS_ROOM, TOP_ROOM = 30, 46, 6  # pixels: above a panel, below it, above all of them
 LINE = 15  # pixels: height of a line of letters
 LEGEND_ROW, LEGEND_ENTRY = 20, 46  # pixels: height of a row, width of an entry beside its letters
-LETTER = 7.0
+LETTER, CAPTION_LETTER = 7.0, 5.8  # pixels: width of a letter, of one in small print
+CAPTION_GAP = 6  # pixels above small print
 SIDE_ROOM = 64  # pixels left of a panel, for ticks and title
 COLUMN_GAP = 88  # pixels between panels side by side
 SECOND_SCALE = 58  # pixels right of a panel, for the ticks and the title of its second scale
@@ -72,6 +74,38 @@ def arrange(
     layout["showlegend"] = bool(names)
     layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": -(rooms[-1] + 6) / area, "yanchor": "top"}
     return {"data": traces, "layout": layout}
+
+
+def captioned(figure: dict[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+    """The figure with lines of small print below it."""
+    layout = figure["layout"]
+    letters = int((layout["width"] - 24) / CAPTION_LETTER)
+    wrapped = [part for text in lines for part in textwrap.wrap(text, letters, subsequent_indent="    ")]
+    below = layout["margin"]["b"]
+    note = {
+        "text": "<br>".join(wrapped).replace("    ", "&nbsp;" * 4),
+        "align": "left",
+        "showarrow": False,
+        "name": "caption",
+    }
+    note |= {"xref": "paper", "x": 0, "xanchor": "left", "xshift": 12 - layout["margin"]["l"]}
+    note |= {
+        "yref": "paper",
+        "y": 0,
+        "yanchor": "top",
+        "yshift": -below - CAPTION_GAP,
+        "font": {"size": look.TICK_SIZE},
+    }
+    room = LINE * len(wrapped) + CAPTION_GAP + 8
+    return {
+        "data": figure["data"],
+        "layout": {
+            **layout,
+            "annotations": [*layout["annotations"], note],
+            "height": layout["height"] + room,
+            "margin": {**layout["margin"], "b": below + room},
+        },
+    }
 
 
 def fit_labels(plot: Plot, span: float) -> Plot:

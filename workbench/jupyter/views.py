@@ -13,13 +13,17 @@ a notebook shows it without a kernel too. ``.figure`` is the Plotly figure, to b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from workbench.jupyter import curves, distributions, look, positions
+from workbench.jupyter import comparisons, curves, distributions, look, positions
 from workbench.jupyter.distributions import Kind, Scale
-from workbench.jupyter.plots import Plot, arrange
+from workbench.jupyter.plots import Plot, arrange, captioned
 from workbench.jupyter.record import Record, show
 from workbench.jupyter.runs import Run, read, read_all
+from workbench.statistics import Comparison
+from workbench.statistics import compare as compare_groups
+from workbench.statistics.selection import Names
 
 __all__ = [
     "Record",
@@ -29,10 +33,15 @@ __all__ = [
     "effective_sample_size",
     "entropy",
     "explained_variance",
+    "intervals",
     "kl",
+    "learning_curves",
     "m_factors",
     "m_variance",
     "overview",
+    "paired_differences",
+    "performance_profiles",
+    "probability_of_improvement",
     "returns",
     "show",
     "surrogate_gain",
@@ -148,6 +157,89 @@ def overview(trainers: Any, kind: Kind = "violin") -> Record:
         curves.agent_curves(run, "kl"),
     ]
     return _record(f"Overview: {_names(runs)}", *plots, columns=2)
+
+
+# --- groups of runs, from a table -----------------------------------------------------------------------------------
+
+
+def learning_curves(table: Any, metric: str = "return", by: Names = "method", **options: Any) -> Record:
+    """The interquartile mean of each group along its runs, with a 95 % band over seeds, and the single runs, faintly.
+
+    ``table`` is a tidy table of runs, or a ``wb.statistics.compare(…)`` already; ``options`` are those of ``compare``.
+    One panel a task; where scores are normalised, all tasks together come first.
+    """
+    comparison = _compared(table, metric, by, options)
+    plots = comparisons.learning_curves(comparison)
+    return _compared_record("interquartile mean by environment steps", comparison, plots, comparison.curve_notes)
+
+
+def performance_profiles(
+    table: Any, metric: str = "return", by: Names = "method", thresholds: Sequence[float] | None = None, **options: Any
+) -> Record:
+    """F(τ) = the share of a group's runs that score more than τ, with a 95 % band over seeds.
+
+    A group whose profile lies above another's everywhere is better at every level. As for ``learning_curves``.
+    """
+    comparison = _compared(table, metric, by, options)
+    plots = comparisons.performance_profiles(comparison, thresholds)
+    return _compared_record("performance profiles", comparison, plots, comparison.profile_notes)
+
+
+def intervals(table: Any, metric: str = "return", by: Names = "method", **options: Any) -> Record:
+    """Point and bar: each group's interquartile mean and its 95 % interval over seeds; dots: the seeds themselves.
+
+    Where scores are normalised, the optimality gap stands beside it. As for ``learning_curves``.
+    """
+    comparison = _compared(table, metric, by, options)
+    plots = comparisons.intervals(comparison)
+    return _compared_record("interquartile mean", comparison, plots, comparison.summary_notes, rows=True)
+
+
+def probability_of_improvement(
+    table: Any,
+    metric: str = "return",
+    by: Names = "method",
+    pairs: Sequence[tuple[str, str]] | None = None,
+    **options: Any,
+) -> Record:
+    """Point and bar: P(X > Y), the chance that a run of X beats a run of Y on a task drawn at random.
+
+    ``pairs`` of groups; by default each with each that comes after it. As for ``learning_curves``.
+    """
+    comparison = _compared(table, metric, by, options)
+    plots = [comparisons.probability_of_improvement(comparison, pairs)]
+    return _compared_record("probability of improvement", comparison, plots, comparison.improvement_notes, rows=True)
+
+
+def paired_differences(
+    table: Any, baseline: str, metric: str = "return", by: Names = "method", **options: Any
+) -> Record:
+    """Point and bar: each group's difference to a baseline, seed by seed; dots: the pairs themselves.
+
+    For forks, which share their parent's past and are no independent runs; ``seed`` is the parent's. As for
+    ``learning_curves``.
+    """
+    comparison = _compared(table, metric, by, options)
+    plots = comparisons.paired_differences(comparison, baseline)
+    return _compared_record(f"difference to {baseline}", comparison, plots, comparison.paired(baseline).how, rows=True)
+
+
+def _compared(table: Any, metric: str, by: Names, options: dict[str, Any]) -> Comparison:
+    if isinstance(table, Comparison):
+        if options:
+            raise TypeError(f"{', '.join(options)}: a comparison is made already; give them to compare() instead.")
+        return table
+    return compare_groups(table, metric, by, **options)
+
+
+def _compared_record(
+    what: str, comparison: Comparison, plots: list[Plot], how: Sequence[str], rows: bool = False
+) -> Record:
+    """A record of panels, two side by side, with what they rest on below."""
+    height = comparisons.rows_height(plots) if rows else look.PANEL_HEIGHT
+    figure = arrange(plots, min(len(plots), 2), look.WIDTH, height)
+    text = f"{comparison.selection.metric.replace('_', ' ').capitalize()}, {what}: {', '.join(comparison.groups)}"
+    return Record(captioned(figure, how), text)
 
 
 def _names(runs: list[Run]) -> str:

@@ -165,7 +165,7 @@ class Comparison:
         Where scores are normalised, also the optimality gap, and all tasks together.
         """
         rows = [self._summary_row(group, panel) for panel in self.panels for group in self.groups]
-        return self._report([row for row in rows if row], f"interval: {self._interval(self.resamples)}")
+        return self._report([row for row in rows if row], self.summary_notes)
 
     def _summary_row(self, group: str, panel: str) -> dict[str, Any]:
         scores = self._panel_scores(group, panel)
@@ -205,20 +205,19 @@ class Comparison:
             value, low, high = curve.estimate
             columns = {"task": curve.task, self.selection.by: curve.group, "env_steps": curve.steps}
             parts.append(pd.DataFrame({**columns, "iqm": value, "low": low, "high": high}))
-        note = "points: the env steps that all runs have in common; between a run's own points linearly interpolated"
-        return self._report(pd.concat(parts, ignore_index=True), self._band_note, note, at=False)
+        return self._report(pd.concat(parts, ignore_index=True), self.curve_notes)
 
     def profiles(self, thresholds: Sequence[float] | None = None) -> list[Profile]:
         """Performance profiles: the share of runs that score more than τ, for each panel and group.
 
-        ``thresholds`` are the τ; by default 101 from the least score to the largest.
+        ``thresholds`` are the τ; by default 201 from the least score to the largest.
         """
         found = []
         for panel in self.panels:
             of_groups = {group: self._panel_scores(group, panel) for group in self.groups}
             of_groups = {group: scores for group, scores in of_groups.items() if scores}
             pooled = np.concatenate([own for scores in of_groups.values() for own in scores.values()])
-            tau = np.linspace(pooled.min(), pooled.max(), 101) if thresholds is None else np.asarray(thresholds, float)
+            tau = np.linspace(pooled.min(), pooled.max(), 201) if thresholds is None else np.asarray(thresholds, float)
             share = partial(estimates.performance_profile, thresholds=tau)
             for group, scores in of_groups.items():
                 found.append(Profile(group, panel, tau, self._bootstrap(scores, share, self._band_resamples)))
@@ -242,8 +241,7 @@ class Comparison:
             numbers = dict(zip(("probability", "low", "high"), map(float, estimate), strict=True))
             runs = [sum(map(len, scores.values())) for scores in (ours, theirs)]
             rows.append({"x": x, "y": y, **numbers, "tasks": len(shared), "x_runs": runs[0], "y_runs": runs[1]})
-        note = "probability: that a run of x beats a run of y, ties half"
-        return self._report(rows, note, f"interval: {self._interval(self._band_resamples)}")
+        return self._report(rows, self.improvement_notes)
 
     def paired(self, baseline: str) -> Report:
         """Differences to ``baseline``, seed by seed: of forks of one parent, or of runs with the same seed.
@@ -259,7 +257,7 @@ class Comparison:
         rows = [self._paired_row(group, panel, pairs) for panel in self.panels for group in others]
         alone = sum(len(self._seeds(group, task).keys() ^ self._seeds(baseline, task).keys()) for group, task in pairs)
         note = f"differences to {baseline}, seed by seed; {counted(alone, 'seed')} without a partner"
-        return self._report([row for row in rows if row], note, f"interval: {self._interval(self.resamples)}")
+        return self._report([row for row in rows if row], self._how(note, self._interval(self.resamples)))
 
     def _paired_row(self, group: str, panel: str, pairs: Mapping[tuple[str, str], Floats]) -> dict[str, Any]:
         differences = {task: pairs[group, task] for task in self.runs(group, panel) if len(pairs[group, task])}
@@ -295,6 +293,28 @@ class Comparison:
         """What every table and figure of this comparison says of itself."""
         return self._how()
 
+    @property
+    def summary_notes(self) -> tuple[str, ...]:
+        """The lines below ``summary()``."""
+        return self._how(self._interval(self.resamples))
+
+    @property
+    def curve_notes(self) -> tuple[str, ...]:
+        """The lines below ``curves()``."""
+        points = "points: the env steps that all runs have in common; between a run's own points linearly interpolated"
+        return self._how(self._interval(self._band_resamples), points, at=False)
+
+    @property
+    def profile_notes(self) -> tuple[str, ...]:
+        """The lines below ``profiles()``."""
+        return self._how(self._interval(self._band_resamples))
+
+    @property
+    def improvement_notes(self) -> tuple[str, ...]:
+        """The lines below ``improvement()``."""
+        chance = "probability that a run of the first beats a run of the second on a task of both, ties half"
+        return self._how(chance, self._interval(self._band_resamples))
+
     def _how(self, *notes: str, at: bool = True) -> tuple[str, ...]:
         chosen, runs = self.selection, [len(runs) for runs in self.selection.runs.values()]
         tasks = "" if chosen.tasks == (NO_TASK,) else f" on {counted(len(chosen.tasks), 'task')}"
@@ -305,9 +325,8 @@ class Comparison:
             lines.append(f"normalised, (x − low)/(high − low): {chosen.scale.source}")
         lines += [*notes, *chosen.notes]
         if min(runs) in COVERAGE:
-            lines.append(
-                f"few seeds: from {min(runs)} normal scores, 95 % intervals hold {COVERAGE[min(runs)]} % of the time"
-            )
+            few = f"few seeds: with {min(runs)}, some {COVERAGE[min(runs)]} % of 95 % intervals hold the true value"
+            lines.append(few)
         lines.append(f"left out: {', '.join(chosen.left_out) or 'nothing'}")
         return (*lines, protocol.in_short(chosen))
 
@@ -316,7 +335,7 @@ class Comparison:
 
     def _interval(self, resamples: int) -> str:
         return (
-            f"{self.confidence:.0%} by stratified bootstrap over seeds within tasks, percentile method, "
+            f"{100 * self.confidence:g} % intervals: stratified bootstrap over seeds within tasks, percentiles of "
             f"{resamples:,} resamples, seed {self.seed}"
         )
 
@@ -324,12 +343,8 @@ class Comparison:
     def _band_resamples(self) -> int:
         return min(self.resamples, BAND_RESAMPLES)
 
-    @property
-    def _band_note(self) -> str:
-        return f"band: {self._interval(self._band_resamples)}, each point by itself"
-
-    def _report(self, rows: Any, *notes: str, at: bool = True) -> Report:
-        return Report(self._without_needless(pd.DataFrame(rows)), self._how(*notes, at=at))
+    def _report(self, rows: Any, how: tuple[str, ...]) -> Report:
+        return Report(self._without_needless(pd.DataFrame(rows)), how)
 
     def _without_needless(self, table: pd.DataFrame) -> pd.DataFrame:
         """Without the task's column where there is but one nameless task."""
