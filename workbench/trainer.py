@@ -31,6 +31,7 @@ from workbench.sequence import draw_order
 from workbench.state import Setup, State
 
 Listener = Callable[[Event], None]
+FailureListener = Callable[[Listener, Exception], None]
 
 
 class Trainer(Run):
@@ -56,6 +57,7 @@ class Trainer(Run):
             "_lock": threading.RLock(),
             "_past": Past(len(setup.team.units)),
             "_listeners": [],
+            "_failure_listeners": [],
         }
         # __setattr__ is for settings; these are the trainer's own.
         self.__dict__.update(fields)
@@ -64,6 +66,7 @@ class Trainer(Run):
     _lock: threading.RLock
     _past: Past
     _listeners: list[Listener]
+    _failure_listeners: list[FailureListener]
 
     # --- stepping -------------------------------------------------------------------------------------------------
 
@@ -164,12 +167,20 @@ class Trainer(Run):
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
+    def on_listener_failure(self, report: FailureListener) -> Callable[[], None]:
+        """Call ``report(listener, error)`` where a listener fails, in place of the warning; returns what ends that."""
+        self._failure_listeners.append(report)
+        return lambda: self._failure_listeners.remove(report) if report in self._failure_listeners else None
+
     def _tell(self, event: Event) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
             except Exception as error:
-                warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
+                for report in tuple(self._failure_listeners):
+                    report(listener, error)
+                if not self._failure_listeners:
+                    warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
 
     def evaluate(self, episodes: int = 10, *, seed: int = 0) -> npt.NDArray[np.float64]:
         """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.

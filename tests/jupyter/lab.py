@@ -194,14 +194,7 @@ def browser_page(browser: Browser, width: int = 1400, height: int = 900, **conte
     surroundings = browser.new_context(viewport={"width": width, "height": height}, **context)
     page = surroundings.new_page()
     errors: list[str] = []
-    # Paths that Plotly draws before it knows an axis, and draws right a moment later, are errors to Chromium.
-    passing = "attribute d: Expected number"
-
-    def note(message: Any) -> None:
-        if message.type == "error" and passing not in message.text:
-            errors.append(message.text)
-
-    page.on("console", note)
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.errors = errors  # type: ignore[attr-defined]
     page.set_default_timeout(30 * SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_an_error_stops_it_is_shown_and_raised_and_the_state_is_kept(
         session.start()
         with pytest.raises(Fault, match="the arm fell off"):
             session.wait(SECONDS)
-    assert session.status == "Stopped by Fault: the arm fell off The last good state is kept."
+    assert session.status == "Stopped by Fault: the arm fell off. The last good state is kept."
     assert "in fail" in session._steering.message.traceback
     assert session.trainer.fingerprint() == before
     session.wait(SECONDS)  # raised once
@@ -172,13 +173,57 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
         failed.set()
         raise Fault("no picture")
 
-    monkeypatch.setattr(session._panel, "figure", fail)
+    monkeypatch.setattr(session._panel, "drawing", fail)
     session.start(iterations=2)
-    session.wait(SECONDS)
-    assert session.trainer.iteration == 2
     assert failed.wait(SECONDS)
+    stand(session)
     session._panel._figure_flusher.settle(SECONDS)
+    assert session.trainer.iteration == 2
     assert session._panel.plot.error == "The figure failed, training goes on: Fault: no picture"
+    assert "in fail" in session._panel.plot.traceback
+    with pytest.raises(Fault, match="no picture"):
+        session.wait(SECONDS)
+    monkeypatch.undo()
+    session.step("iteration")
+    session._panel._flush_figure()
+    assert (session._panel.plot.error, session._panel.plot.traceback) == ("", "")
+    session.wait(SECONDS)
+
+
+def test_a_listener_that_fails_is_named_and_stops_nothing(open_session: Callable[..., Session]) -> None:
+    trainer = make_trainer()
+    session = open_session(trainer)
+
+    def stumble(event: Event) -> None:
+        raise Fault("no room in the log")
+
+    unsubscribe = trainer.subscribe(stumble)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a thread's warning would land in whichever cell ran last
+        session.start(iterations=2)
+        with pytest.raises(Fault, match="no room in the log"):
+            session.wait(SECONDS)
+    assert trainer.iteration == 2
+    assert session.status == "Done: 32 env steps."
+    session._panel._flush_controls()
+    state = session._panel.controls.state
+    assert state["trouble"] == "The listener stumble failed, training goes on: Fault: no room in the log"
+    assert "in stumble" in state["traceback"]
+    unsubscribe()
+    session.step("iteration")
+    session._panel._flush_controls()
+    assert session._panel.controls.state["trouble"] == ""
+
+
+def test_a_listener_of_a_fork_is_heard_too(open_session: Callable[..., Session]) -> None:
+    session = open_session()
+    fork = session.fork()
+    fork.subscribe(lambda event: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.step()
+    session.close()
+    with pytest.warns(UserWarning, match="failed"):
+        fork.step()
 
 
 def test_an_interrupt_pauses_between_phases(open_session: Callable[..., Session]) -> None:

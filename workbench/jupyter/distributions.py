@@ -209,7 +209,7 @@ def _box(run: Run, agent: str, k: int, m: Samples, unit: float | None) -> list[d
 
 def _histogram(run: Run, samples: Mapping[str, Samples]) -> Plot:
     """Outlines over common bins, on a logarithmic scale, where tails of one sample in thousands can be seen."""
-    held = {agent: m.values for agent, m in samples.items() if len(m.values)}
+    held = {agent: samples[agent].values for agent in run.agents if agent in samples and len(samples[agent].values)}
     low, high = min(float(m[0]) for m in held.values()), max(float(m[-1]) for m in held.values())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     traces = []

@@ -19,11 +19,22 @@ import numpy as np
 import traitlets
 
 from workbench.jupyter import look
+from workbench.jupyter.message import Message
 
 STATIC = Path(__file__).parent / "static"
-COMMON_CSS = (STATIC / "common.css").read_text(encoding="utf-8")
+MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
 
 _PACKING = threading.Lock()
+
+
+def script(name: str) -> str:
+    """The script of a widget, after what all have in common."""
+    return "".join((STATIC / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
+
+
+def style(name: str) -> str:
+    """The style sheet of a widget, after what all have in common."""
+    return "".join((STATIC / f"{part}.css").read_text(encoding="utf-8") for part in ("common", name))
 
 
 @functools.cache
@@ -42,41 +53,52 @@ def packed_plotly() -> bytes:
 
 
 class LivePlot(anywidget.AnyWidget):
-    """A figure in the page. ``draw(figure)`` shows the newest; nobody need see those before it.
+    """A figure in the page, or in several places of it. ``draw`` shows the newest; nobody need see those before it.
 
-    width  of the figure on the page in pixels, as the page last said; ``look.WIDTH`` before any has
-    drawn  the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
+    widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
+    drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
     """
 
-    _esm = STATIC / "live_plot.js"
-    _css = COMMON_CSS + (STATIC / "live_plot.css").read_text(encoding="utf-8")
+    _esm = script("live_plot")
+    _css = style("live_plot")
 
     spec = traitlets.Dict().tag(sync=True)
     block = traitlets.Bytes().tag(sync=True)
     templates = traitlets.Dict().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
+    traceback = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_message: Callable[[], None] = lambda: None) -> None:
         """``on_message`` is called, in whatever thread, when a page has drawn a frame or has another width."""
-        self.width = look.WIDTH
         self.sent = 0
         self.drawn = 0
+        self._views: dict[str, int] = {}
         self._on_message = on_message
         # Packing takes a moment, which the page needs anyway to set itself up.
         threading.Thread(target=packed_plotly, name="workbench-plotly", daemon=True).start()
         super().__init__(templates={"light": look.template("light"), "dark": look.template("dark")})
         self.on_msg(self._hear)
 
-    def draw(self, figure: Mapping[str, Any], label: str) -> None:
-        """Send a frame; ``label`` is what a screen reader says of it."""
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The different widths to arrange the figure for."""
+        return tuple(dict.fromkeys(self._views.values())) or (look.WIDTH,)
+
+    def draw(self, figures: Mapping[int, Mapping[str, Any]], label: str) -> None:
+        """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers."""
         block = Block()
-        data = block.pack(figure["data"])
-        layout = {key: value for key, value in figure["layout"].items() if key != "width"}
+        data = block.pack(next(iter(figures.values()))["data"])
+        layouts = {str(width): block.pack(figure["layout"]) for width, figure in figures.items()}
         self.sent += 1
-        spec = {"data": data, "layout": block.pack(layout), "label": label, "frame": self.sent}
+        spec = {"data": data, "layouts": layouts, "label": label, "frame": self.sent}
         with self.hold_sync():
             self.block = block.bytes()
             self.spec = spec
+
+    def complain(self, message: Message) -> None:
+        """Say under the figure what went wrong; an empty message takes it back."""
+        with self.hold_sync():
+            self.error, self.traceback = message.text, message.traceback
 
     def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
         kind = message.get("type")
@@ -85,8 +107,10 @@ class LivePlot(anywidget.AnyWidget):
         elif kind == "drawn":
             self.drawn = max(self.drawn, int(message["frame"]))
             self._on_message()
-        elif kind == "width":
-            self.width = int(message["width"])
+        elif kind in ("width", "gone"):
+            others = {view: width for view, width in self._views.items() if view != message["view"]}
+            newest = {message["view"]: int(message["width"])} if kind == "width" else {}
+            self._views = dict([*others.items(), *newest.items()][-MOST_WIDTHS:])
             self._on_message()
 
 

@@ -169,6 +169,7 @@ def template(theme: Theme = "neutral") -> dict[str, Any]:
         "shapedefaults": {"line": {"color": ink.muted, "width": 1.2}},
         "hoverlabel": {"font": {"family": FONT_FAMILY, "size": FONT_SIZE}},
         "hovermode": "closest",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink.muted, "activecolor": ink.text},
         "bargap": 0.25,
     }
     data = {"scatter": [{"type": "scatter", "line": {"width": LINE_WIDTH}}]}

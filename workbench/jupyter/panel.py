@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets
 
 from workbench.errors import unknown_name
-from workbench.jupyter import curves, distributions, look, positions
+from workbench.jupyter import distributions, drawings, look
+from workbench.jupyter.drawings import Drawing
 from workbench.jupyter.flusher import Flusher
 from workbench.jupyter.live_plot import LivePlot
-from workbench.jupyter.plots import arrange
+from workbench.jupyter.message import Message, one_line
 from workbench.jupyter.record import Record
 from workbench.jupyter.runs import unit_label
 from workbench.jupyter.tape import Tape
@@ -25,7 +25,7 @@ from workbench.orders import RULES
 
 ARRANGED, OWN = "arranged", "own"
 RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
-NARROW = 640  # pixels, below which panels stand one above the other
+PAGES = ("overview", "diagnostics")
 DOING = {
     "collect": "collecting",
     "estimate": "estimating advantages",
@@ -58,29 +58,23 @@ def dial_of(trainer: Any) -> Dial | None:
 
 
 @dataclass(frozen=True)
-class Message:
-    """What the status line says; ``traceback`` is folded under it."""
-
-    text: str = ""
-    error: bool = False
-    traceback: str = ""
-
-
-@dataclass(frozen=True)
 class View:
     """What the panel needs to know of its session.
 
     tapes           {name: tape} of all its runs; ``active`` the name of the one it drives
     running         whether the worker has a goal; ``fraction`` how far it is on the way, where that is known
-    message         of the status line
+    evaluating      whether it plays episodes with the policies as they are
+    message         of the status line; ``trouble`` what went wrong beside it, a listener
     asked_order     an order that was asked for and is not in effect yet; ``asked_value`` of the dial likewise
     """
 
     tapes: Mapping[str, Tape]
     active: str
     running: bool
+    evaluating: bool
     fraction: float | None
     message: Message
+    trouble: Message
     asked_order: tuple[str, ...] | None
     asked_value: float | None
 
@@ -92,27 +86,29 @@ class View:
 class Panel:
     """The widgets of a session. ``look_at()`` gives the session's ``View``; ``on_request`` gets what the page asks for.
 
-    ``changed()`` is to be called, from any thread, whenever something may have happened.
+    ``changed()`` is to be called, from any thread, whenever something may have happened. ``failure`` is what went wrong
+    in drawing, if anything did.
     """
 
     def __init__(self, look_at: Callable[[], View], on_request: Callable[[Request], None], kind: str) -> None:
         if kind not in distributions.KINDS:
             raise unknown_name("kind of distribution", kind, distributions.KINDS)
         self.kind = kind
+        self.page = PAGES[0]
+        self.failure: Exception | None = None
         self._look_at = look_at
         self._on_request = on_request
         self._scale: distributions.Scale = "auto"
         self._speed = Speed()
-        self._figure_flusher = Flusher(self._flush_figure, self._figure_failed)
+        self._figure_flusher = Flusher(self._flush_figure, self.figure_failed)
         self._control_flusher = Flusher(self._flush_controls, self._controls_failed)
         self.permutation = Permutation(on_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
         self.knob = Knob(on_request)
         self.controls = Controls(self._hear_controls)
         self.plot = LivePlot(self._hear_plot)
-        first_row = ipywidgets.HBox([self.permutation, self.knob])
-        first_row.layout = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")
-        self.box = ipywidgets.VBox([first_row, self.controls, self.plot])
-        self._width = self.plot.width
+        self._row = ipywidgets.HBox([self.controls, self.knob]).add_class("wb-row")
+        self.box = ipywidgets.VBox([self.permutation, self._row, self.plot]).add_class("wb-panel")
+        self._widths = self.plot.widths
         self._flush_controls()
 
     def changed(self) -> None:
@@ -131,14 +127,17 @@ class Panel:
         """Take the widgets off the page and stop drawing."""
         for flusher in (self._figure_flusher, self._control_flusher):
             flusher.close()
-        for widget in (self.permutation, self.knob, self.controls, self.plot, *self.box.children[:1], self.box):
+        for widget in (self.permutation, self.knob, self.controls, self.plot, self._row, self.box):
             widget.close()
 
     def _hear_controls(self, request: Request) -> None:
         if request["type"] == "shown":
             self._control_flusher.answered()
-        elif request["type"] == "kind":
-            self.kind = request["kind"] if request["kind"] in distributions.KINDS else self.kind
+        elif request["type"] == "kind" and request["kind"] in distributions.KINDS:
+            self.kind = request["kind"]
+            self.changed()
+        elif request["type"] == "page" and request["page"] in PAGES:
+            self.page = request["page"]
             self.changed()
         else:
             self._on_request(request)
@@ -146,41 +145,41 @@ class Panel:
     def _hear_plot(self) -> None:
         if self.plot.drawn == self.plot.sent:
             self._figure_flusher.answered()
-        if self.plot.width != self._width:
-            self._width = self.plot.width
+        if self.plot.widths != self._widths:
+            self._widths = self.plot.widths
             self._figure_flusher.poke()
 
     # --- the figure -------------------------------------------------------------------------------------------------
 
-    def figure(self, view: View, width: int, panel_height: int) -> dict[str, Any]:
-        """The four panels in plain form: returns of all runs, and the active one's M-factors, positions and KL."""
+    def drawing(self, view: View, page: str) -> Drawing:
+        """A page: what agents did in the active run, returns and critics of all."""
         active = view.tapes[view.active].run(settled=view.running)
         runs = [active if name == view.active else tape.run(beside=True) for name, tape in view.tapes.items()]
-        factors = distributions.m_factors(active, self.kind, self._scale)  # type: ignore[arg-type]
-        if distributions.has_asinh(factors):
+        main = list(view.tapes).index(view.active)
+        if page == "diagnostics":
+            return drawings.diagnostics(runs, main)
+        drawing = drawings.overview(runs, self.kind, self._scale, main)  # type: ignore[arg-type]
+        if distributions.has_asinh(drawing.plots[1]):
             self._scale = "asinh"  # and stay with it: an axis that changes from frame to frame cannot be read
-        plots = [
-            curves.run_curves(runs, beside_agents=True),
-            factors,
-            positions.clipped_and_effective(active),
-            curves.agent_curves(active, "kl"),
-        ]
-        return arrange(plots, 2 if width >= NARROW else 1, width, panel_height)
+        return drawing
 
     def record(self) -> Record:
-        """The figure as a record."""
+        """The overview as a record."""
         view = self._look_at()
-        return Record(self.figure(view, look.WIDTH, look.PANEL_HEIGHT), f"Panel of {', '.join(view.tapes)}")
+        return replace(self.drawing(view, PAGES[0]), text=f"Panel of {', '.join(view.tapes)}").record()
 
     def _flush_figure(self) -> bool:
         view = self._look_at()
-        figure = self.figure(view, self.plot.width, look.LIVE_PANEL_HEIGHT)
-        self.plot.error = ""
-        self.plot.draw(figure, f"{view.trainer.method}: returns, M-factors, clipping and KL of {view.active}")
+        drawing = self.drawing(view, self.page)
+        self.plot.complain(Message())
+        figures = drawing.arranged(self.plot.widths, look.LIVE_PANEL_HEIGHT)
+        self.plot.draw(figures, f"{view.trainer.method}. {drawing.text}")
         return True
 
-    def _figure_failed(self, error: Exception) -> None:
-        self.plot.error = f"The figure failed, training goes on: {type(error).__name__}: {error}"
+    def figure_failed(self, error: Exception) -> None:
+        """Say under the figure that it could not be drawn."""
+        self.failure = error
+        self.plot.complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
 
     # --- the controls -----------------------------------------------------------------------------------------------
 
@@ -196,9 +195,10 @@ class Panel:
         return True
 
     def _controls_failed(self, error: Exception) -> None:
-        trace = "".join(traceback.format_exception(error))
-        text = f"The panel failed, training goes on: {type(error).__name__}: {error}"
-        self.controls.state = {**self.controls.state, "message": text, "error": True, "traceback": trace}
+        self.failure = error
+        said = Message.of(f"The panel failed, training goes on: {one_line(error)}", error)
+        told = {"message": said.text, "error": True, "traceback": said.traceback}
+        self.controls.state = {**self.controls.state, **told}
 
     def _turn_knob(self, view: View) -> None:
         dial = dial_of(view.trainer)
@@ -222,9 +222,12 @@ class Panel:
             "fraction": view.fraction,
             "message": message.text,
             "error": message.error,
-            "traceback": message.traceback,
+            "trouble": view.trouble.text,
+            "traceback": message.traceback or view.trouble.traceback,
             "runs": list(view.tapes),
             "active": view.active,
+            "pages": list(PAGES),
+            "page": self.page,
             "kinds": list(distributions.KINDS),
             "kind": self.kind,
             "frame": time.monotonic(),  # every state differs from the last, so that the page answers each
@@ -313,6 +316,8 @@ def where(view: View, speed: float | None) -> str:
         place = f"{len(order) - len(left) + 1} of {len(order)}"
         agent = unit_label(trainer.env.agents, left[0])
         doing = f"updating {agent} ({place})" if view.running else f"next: {agent} ({place})"
+    if view.evaluating:
+        doing = "evaluating"
     parts = [f"iteration {trainer.iteration}", doing, f"{trainer.env_steps:,} env steps"]
     parts += [f"{speed:,.0f} steps/s"] if speed else []
     return " · ".join([*parts, "running" if view.running else "paused"])

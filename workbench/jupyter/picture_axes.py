@@ -41,8 +41,10 @@ def finish_axes(panels: Mapping[tuple[str, str], Panel], layout: Mapping[str, An
             low, high = _range(which, axis, sharing)
             getattr(panel.axes, f"set_{which}lim")(low, high)
     for pair, panel in panels.items():
-        _frame(panel, _axis(pair[0], layout), _axis(pair[1], layout))
-        if _axis(pair[1], layout).get("overlaying"):
+        anchor = _axis(pair[0], layout).get("anchor") or pair[1]
+        borrowed = bool(_axis(pair[1], layout).get("overlaying")) or (pair[0], anchor) in panels.keys() - {pair}
+        _frame(panel, _axis(pair[0], layout), _axis(pair[1], layout), borrowed)
+        if borrowed:
             panel.axes.xaxis.set_visible(False)  # the panel below has drawn it
         for which, name in zip("xy", pair, strict=True):
             _finish_axis(panel, which, _axis(name, layout), base)
@@ -99,14 +101,14 @@ def _automatic_range(padded: Any, held: Any, log: bool, from_zero: bool) -> tupl
     return (10**low, 10**high) if log else (low, high)
 
 
-def _frame(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
+def _frame(panel: Panel, x: Mapping[str, Any], y: Mapping[str, Any], borrowed: bool) -> None:
+    """The lines around a panel; those along the x axis are another panel's where it is ``borrowed``."""
     spines = panel.axes.spines
     right, top = y.get("side") == "right", x.get("side") == "top"
     shown = {"bottom": (x, not top), "top": (x, top), "left": (y, not right), "right": (y, right)}
     for side, (axis, own) in shown.items():
         visible = bool(axis.get("showline")) and (own or bool(axis.get("mirror"))) and axis.get("visible", True)
-        if y.get("overlaying") and side in ("bottom", "top"):
-            visible = False
+        visible = visible and not (borrowed and side in ("bottom", "top"))
         spines[side].set_visible(visible)
         spines[side].set_color(rgba(axis.get("linecolor", "#444444")))
         spines[side].set_linewidth(float(axis.get("linewidth", 1)) * POINTS_PER_PIXEL)

@@ -22,7 +22,7 @@ LETTER, CAPTION_LETTER = 7.0, 5.8  # pixels: width of a letter, of one in small 
 CAPTION_GAP = 6  # pixels above small print
 SIDE_ROOM = 64  # pixels left of a panel, for ticks and title
 COLUMN_GAP = 88  # pixels between panels side by side
-SECOND_SCALE = 58  # pixels right of a panel, for the ticks and the title of its second scale
+STRIP_GAP = 16  # pixels between the two strips of a panel that has two scales
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Plot:
 
     title       above the panel
     traces      its data
-    yaxis2      the second scale, on the right, where there is one
+    yaxis2      the scale of the lower strip, where the panel is two strips over one x axis
     shapes      lines and areas; ``notes``: Plotly's annotations
     label_room  pixels below the panel for the ticks' labels and the axis' title
     """
@@ -47,21 +47,26 @@ class Plot:
 
 
 def arrange(
-    plots: Sequence[Plot], columns: int = 1, width: int = look.WIDTH, panel_height: int = look.PANEL_HEIGHT
+    plots: Sequence[Plot],
+    columns: int = 1,
+    width: int = look.WIDTH,
+    panel_height: int = look.PANEL_HEIGHT,
+    legend: bool = True,
 ) -> dict[str, Any]:
     """One figure of several panels, row by row, with one legend below, in plain form.
 
     The legend names everything once, and an agent's entry switches the agent on and off in all panels. Axes are
-    ``panel_height`` pixels high; what titles, labels and the legend need comes on top.
+    ``panel_height`` pixels high; what titles, labels and the legend need comes on top. Without a ``legend`` the traces
+    still say which of them one would name.
     """
     across = [_share(k, columns, COLUMN_GAP, width - SIDE_ROOM - 16) for k in range(columns)]
     spans = [(end - start) * (width - SIDE_ROOM - 16) for start, end in across]
     plots = [fit_labels(plot, spans[k % columns]) for k, plot in enumerate(plots)]
     rooms = [max(plot.label_room for plot in plots[k : k + columns]) for k in range(0, len(plots), columns)]
-    names = _legend_names(plots)
-    legend = _legend_rows(names, width) * LEGEND_ROW + (8 if names else 0)
+    names = _legend_names(plots) if legend else []
+    below = _legend_rows(names, width) * LEGEND_ROW + (8 if names else 0)
     area = panel_height * len(rooms) + sum(rooms[:-1]) + TITLE_ROOM * (len(rooms) - 1)
-    height = TOP_ROOM + TITLE_ROOM + area + rooms[-1] + legend
+    height = TOP_ROOM + TITLE_ROOM + area + rooms[-1] + below
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"shapes": [], "annotations": [], "width": width, "height": height}
     seen: set[str] = set()
@@ -69,8 +74,8 @@ def arrange(
         row = k // columns
         top = area - row * (panel_height + TITLE_ROOM) - sum(rooms[:row])
         up = [round((top - panel_height) / area, 5), round(top / area, 5)]
-        _add(plot, k, across[k % columns], up, spans[k % columns], traces, layout, seen)
-    layout["margin"] = {"l": SIDE_ROOM, "r": 16, "t": TOP_ROOM + TITLE_ROOM, "b": rooms[-1] + legend}
+        _add(plot, k, across[k % columns], up, 0.5 * STRIP_GAP / area, traces, layout, seen)
+    layout["margin"] = {"l": SIDE_ROOM, "r": 16, "t": TOP_ROOM + TITLE_ROOM, "b": rooms[-1] + below}
     layout["showlegend"] = bool(names)
     layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": -(rooms[-1] + 6) / area, "yanchor": "top"}
     return {"data": traces, "layout": layout}
@@ -135,19 +140,20 @@ def _add(
     k: int,
     across: list[float],
     up: list[float],
-    span: float,
+    half_gap: float,
     traces: list[dict[str, Any]],
     layout: dict[str, Any],
     seen: set[str],
 ) -> None:
     number = "" if k == 0 else str(2 * k + 1)
     ids = {"x": f"x{number}", "y": f"y{number}", "y2": f"y{2 * k + 2}"}
-    if plot.yaxis2 is not None:  # its ticks and title need room within the panel's share of the width
-        across = [across[0], round(across[1] - (across[1] - across[0]) * SECOND_SCALE / span, 5)]
-        layout[f"yaxis{2 * k + 2}"] = {**plot.yaxis2, "overlaying": ids["y"], "anchor": ids["x"]}
-        layout[f"yaxis{2 * k + 2}"] |= {"side": "right", "tickmode": "auto"}
-    layout[f"xaxis{number}"] = {**plot.xaxis, "domain": across, "anchor": ids["y"]}
-    layout[f"yaxis{number}"] = {**plot.yaxis, "domain": up, "anchor": ids["x"]}
+    low, middle, high = up[0], (up[0] + up[1]) / 2, up[1]
+    if plot.yaxis2 is not None:
+        lower = [low, round(middle - half_gap, 5)]
+        layout[f"yaxis{2 * k + 2}"] = {**plot.yaxis2, "domain": lower, "anchor": ids["x"]}
+        low = round(middle + half_gap, 5)
+    layout[f"xaxis{number}"] = {**plot.xaxis, "domain": across, "anchor": ids["y2" if plot.yaxis2 else "y"]}
+    layout[f"yaxis{number}"] = {**plot.yaxis, "domain": [low, high], "anchor": ids["x"]}
     for trace in plot.traces:
         own = {**trace, "xaxis": ids["x"], "yaxis": ids[trace.get("yaxis", "y")]}
         if own.get("name") and own.get("showlegend", True):
@@ -164,7 +170,7 @@ def _add(
         "xanchor": "left",
         "name": "panel title",
     }
-    heading |= {"yref": "paper", "y": up[1], "yanchor": "bottom", "yshift": 6, "font": {"size": look.TITLE_SIZE}}
+    heading |= {"yref": "paper", "y": high, "yanchor": "bottom", "yshift": 6, "font": {"size": look.TITLE_SIZE}}
     layout["annotations"].append({**heading, "showarrow": False})
 
 

@@ -71,8 +71,8 @@ def place_axis(run: Run, units: tuple[str, ...]) -> dict[str, Any]:
 
 
 def clipped_and_effective(run: Run) -> Plot:
-    """Bars: the clipped fraction of each agent's own ratio. Diamonds: the effective sample size of the preceding ratio,
-    (Σw)²/(N·Σw²), beside what it would be for independent agents, e^{−mσ²} (dashed)."""
+    """Above: the effective sample size of the preceding ratio, (Σw)²/(N·Σw²), beside what it would be for independent
+    agents, e^{−mσ²} (dashed). Below, as bars: the clipped fraction of each agent's own ratio."""
     title = "Clipping and effective sample size"
     at = newest(run)
     if not at.units:
@@ -81,10 +81,10 @@ def clipped_and_effective(run: Run) -> Plot:
         return effective_sample_size(run)
     if len(at.units) == 1:  # nobody precedes
         return clipped_fraction(run)
-    scale = {"title": {"text": "effective sample size"}, "showgrid": False, "tickformat": "~%"}
-    traces = [_bars(run, at, "clipped_fraction"), *_effective(run, at, "y2")]
-    clipped = {"title": {"text": "clipped fraction"}, "rangemode": "tozero", "tickformat": "~%"}
-    return Plot(title, traces, place_axis(run, at.units), clipped, yaxis2=scale)
+    effective = {"title": {"text": "ESS"}, "tickformat": "~%", "nticks": 4}
+    clipped = {"title": {"text": "clipped"}, "rangemode": "tozero", "tickformat": "~%", "nticks": 4}
+    traces = [*_effective(run, at), _bars(run, at, "clipped_fraction", "y2")]
+    return Plot(title, traces, place_axis(run, at.units), effective, yaxis2=clipped, notes=[_told("top")])
 
 
 def clipped_fraction(run: Run) -> Plot:
@@ -94,7 +94,7 @@ def clipped_fraction(run: Run) -> Plot:
     if not np.isfinite(at.columns["clipped_fraction"]).any():
         return empty(title, "nothing yet: no agent has been updated" if not at.units else f"{run.name} does not clip")
     scale = {"title": {"text": "share with |r − 1| > ε"}, "rangemode": "tozero", "tickformat": "~%"}
-    return Plot(title, [_bars(run, at, "clipped_fraction")], place_axis(run, at.units), scale)
+    return Plot(title, [_bars(run, at, "clipped_fraction", "y")], place_axis(run, at.units), scale)
 
 
 def effective_sample_size(run: Run) -> Plot:
@@ -104,7 +104,7 @@ def effective_sample_size(run: Run) -> Plot:
     if not at.units:
         return empty(title, "nothing yet: no agent has been updated")
     scale = {"title": {"text": "(Σw)² / (N·Σw²)"}, "tickformat": "~%"}
-    return Plot(title, _effective(run, at, "y"), place_axis(run, at.units), scale)
+    return Plot(title, _effective(run, at), place_axis(run, at.units), scale, notes=[_told("top")])
 
 
 def m_variance(run: Run) -> Plot:
@@ -114,9 +114,10 @@ def m_variance(run: Run) -> Plot:
         return empty("Variance of M", "nothing yet: no agent has been updated")
     first = at.columns["m_variance"][0]
     reference = _reference(at.places, first * np.exp(at.independent_variance()), "Var(A)·exp(mσ²)")
-    traces = [_marks(run, at, "m_variance", "Var(M)", "y"), reference]
+    traces = [reference, _marks(run, at, "m_variance", "Var(M)")]
     scale = {"title": {"text": "Var(M), with Var(A) first"}}
-    return Plot("Variance of M by position in the order", traces, place_axis(run, at.units), scale)
+    title = "Variance of M by position in the order"
+    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_told("bottom")])
 
 
 def _known(run: Run, at: Positions, column: str) -> dict[str, Any]:
@@ -131,11 +132,12 @@ def _known(run: Run, at: Positions, column: str) -> dict[str, Any]:
     }
 
 
-def _bars(run: Run, at: Positions, column: str) -> dict[str, Any]:
+def _bars(run: Run, at: Positions, column: str, axis: str) -> dict[str, Any]:
     known = _known(run, at, column)
     colors = known["marker"]["color"]
     return known | {
         "type": "bar",
+        "yaxis": axis,
         "width": 0.62,
         "marker": {"color": [look.faded(color, 0.4) for color in colors], "line": {"color": colors, "width": 1.4}},
         "showlegend": False,
@@ -144,21 +146,20 @@ def _bars(run: Run, at: Positions, column: str) -> dict[str, Any]:
     }
 
 
-def _effective(run: Run, at: Positions, axis: str) -> list[dict[str, Any]]:
-    marks = _marks(run, at, "effective_sample_size", "effective sample size", axis)
+def _effective(run: Run, at: Positions) -> list[dict[str, Any]]:
     reference = _reference(at.places, np.exp(-at.independent_variance()), "exp(−mσ²)")
-    return [reference | {"yaxis": axis}, marks]
+    return [reference, _marks(run, at, "effective_sample_size", "effective sample size")]
 
 
-def _marks(run: Run, at: Positions, column: str, name: str, axis: str) -> dict[str, Any]:
+def _marks(run: Run, at: Positions, column: str, name: str) -> dict[str, Any]:
     known = _known(run, at, column)
     return known | {
         "type": "scatter",
         "mode": "lines+markers",
-        "yaxis": axis,
         "name": name,
+        "showlegend": False,
         "line": {"color": NEUTRAL, "width": 1.4},
-        "marker": known["marker"] | {"size": 10, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
+        "marker": known["marker"] | {"size": 9, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
         "hovertemplate": f"{name} %{{y:.4g}}<extra>%{{text}}</extra>",
     }
 
@@ -171,6 +172,14 @@ def _reference(x: Floats, y: Floats, formula: str) -> dict[str, Any]:
         "x": x[known],
         "y": y[known],
         "name": INDEPENDENT,
+        "showlegend": False,
         "line": {"color": NEUTRAL, "width": 1.4, "dash": "dash"},
         "hovertemplate": f"{formula}: %{{y:.4g}}<extra>{INDEPENDENT}</extra>",
     }
+
+
+def _told(side: str) -> dict[str, Any]:
+    """What the dashed line is, in the corner that the curves leave free."""
+    at = {"xref": "x domain", "x": 1, "xanchor": "right", "yref": "y domain", "y": float(side == "top")}
+    words = {"text": f"dashed: {INDEPENDENT}", "font": {"size": look.TICK_SIZE, "color": NEUTRAL}}
+    return {**at, **words, "yanchor": side, "showarrow": False}

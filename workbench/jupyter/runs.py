@@ -64,7 +64,7 @@ def floats(columns: Columns, name: str) -> Floats:
 def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
     """The columns of one trainer; the M-factors, which are large, only where asked for."""
     return Run(
-        name=name if name is not None else str(getattr(trainer, "method", "run")),
+        name=name if name is not None else _method(trainer),
         agents=tuple(trainer.env.agents),
         order=tuple(trainer.iteration_order),
         iterations=_columns(trainer.history),
@@ -77,18 +77,27 @@ def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
 
 def read_all(trainers: Any) -> list[Run]:
     """The runs of one trainer, of {name: trainer}, or of a sequence of trainers (named by method and number)."""
+    return [read(trainer, name) for name, trainer in named(trainers).items()]
+
+
+def named(trainers: Any) -> dict[str, Any]:
+    """{name: trainer} of what a view is given."""
     if isinstance(trainers, Mapping):
-        return [read(trainer, str(name)) for name, trainer in trainers.items()]
+        return {str(name): trainer for name, trainer in trainers.items()}
     if hasattr(trainers, "agent_history"):
-        return [read(trainers)]
+        return {_method(trainers): trainers}
     if isinstance(trainers, Iterable) and not isinstance(trainers, str):
         several = list(trainers)
         if all(hasattr(trainer, "agent_history") for trainer in several):
-            return [read(trainer, f"{getattr(trainer, 'method', 'run')} {i}") for i, trainer in enumerate(several, 1)]
+            return {f"{_method(trainer)} {i}": trainer for i, trainer in enumerate(several, 1)}
     raise TypeError(
         f"got {trainers!r}; expected a trainer, a sequence of trainers, or a mapping such as "
         '{"ε = 0.2": trainer, "ε = 0.05": fork}.'
     )
+
+
+def _method(trainer: Any) -> str:
+    return str(getattr(trainer, "method", "run"))
 
 
 def settings_shown(trainer: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from workbench.errors import unknown_name
 from workbench.events import Events
 from workbench.jupyter.panel import Panel
 from workbench.jupyter.record import Record
-from workbench.jupyter.shown import AfterEachCell, ShownRecord
+from workbench.jupyter.shown import AroundEachCell, ShownRecord
 from workbench.jupyter.steering import Steering
 from workbench.jupyter.worker import KINDS, Goal
 
@@ -42,9 +42,9 @@ class Session:
             raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
         self._steering = Steering(trainer, name, lambda: None)
         self._panel = Panel(self._steering.view, self._steering.request, kind)
-        self._shown = ShownRecord(self.record)
+        self._shown = ShownRecord(self.record, self._panel.figure_failed)
         self._steering.on_change = self._changed
-        self._after_each_cell = AfterEachCell(self._changed)
+        self._around_each_cell = AroundEachCell(self._before_cell, self._after_cell)
         _OPEN.add(self)
 
     # --- looking ------------------------------------------------------------------------------------------------------
@@ -161,10 +161,9 @@ class Session:
         """Stop training and take the panel off the page. The trainers stay usable."""
         self._steering.worker.pursue(None)
         self._steering.worker.wait()
-        self._after_each_cell.close()
+        self._around_each_cell.close()
         self._shown.close()
-        for tape in self._steering.tapes.values():
-            tape.close()
+        self._steering.close()
         self._panel.close()
         _OPEN.discard(self)
 
@@ -180,13 +179,22 @@ class Session:
             self._steering.say(f"Interrupted; paused in iteration {self.trainer.iteration}.")
             raise
         finally:
-            self._panel.unattended(False)
+            self._panel.unattended(self._around_each_cell.inside)
             self._changed()
 
     def _raise(self) -> None:
-        error, self._steering.error = self._steering.error, None
+        """Raise what stopped the run; else the first of what failed beside it, a listener or a view."""
+        error = self._steering.error or self._steering.failure or self._panel.failure
+        self._steering.error = self._steering.failure = self._panel.failure = None
         if error is not None:
             raise error
+
+    def _before_cell(self) -> None:
+        self._panel.unattended(True)
+
+    def _after_cell(self) -> None:
+        self._panel.unattended(False)
+        self._changed()
 
     def _changed(self) -> None:
         self._panel.changed()

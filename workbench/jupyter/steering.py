@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
+import math
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import unknown_name
-from workbench.events import Event
-from workbench.jupyter.panel import ARRANGED, OWN, Message, View, dial_of, shown_order
+from workbench.events import AgentUpdated, CriticUpdated, Event
+from workbench.jupyter.message import Message, one_line
+from workbench.jupyter.panel import ARRANGED, OWN, View, dial_of, shown_order
 from workbench.jupyter.runs import unit_label
 from workbench.jupyter.tape import Tape
 from workbench.jupyter.widgets import Request
@@ -21,7 +23,20 @@ from workbench.jupyter.worker import Goal, Worker
 Names = tuple[str, ...]
 
 BACK = ("agent", "iteration")
+NUMBERS = (
+    ("kl", "KL", ".3g"),
+    ("clipped_fraction", "clipped", ".1%"),
+    ("surrogate_gain", "gain", ".3g"),
+    ("effective_sample_size", "ESS", ".1%"),
+)
 PHASES_BACK = {"update_agent": 1, "update_critic": 1, "collect": 2, "estimate": 3}  # to before the last agent's update
+
+
+def numbers_of(event: AgentUpdated) -> str:
+    """The numbers of an update that the status line names, those that the method has."""
+    known = [(label, event.diagnostics.get(name, math.nan), form) for name, label, form in NUMBERS]
+    words = [f"{label} {value:{form}}" for label, value, form in known if not math.isnan(value)]
+    return f": {', '.join(words)}" if words else ""
 
 
 class Steering:
@@ -33,15 +48,20 @@ class Steering:
 
     def __init__(self, trainer: Any, name: str, on_change: Callable[[], None]) -> None:
         self.tapes = {name: Tape(trainer, name)}
+        self._ends: list[Callable[[], object]] = []
         self.active = name
         self.message = Message("Ready.")
+        self.trouble = Message()
         self.error: BaseException | None = None
+        self.failure: Exception | None = None
         self.events: list[Event] = []
+        self.evaluating = False
         self.on_change = on_change
         self.worker = Worker(self._step, self.evaluate, lambda: self.on_change(), self._stopped)
         self._asked_order: Names | None = None
         self._asked_value: float | None = None
         self._started_at = 0
+        self._watch(trainer)
 
     @property
     def trainer(self) -> Any:
@@ -55,8 +75,17 @@ class Steering:
         if goal is not None and goal.env_steps:
             whole = max(goal.env_steps - self._started_at, 1)
             fraction = min(max((self.trainer.env_steps - self._started_at) / whole, 0.0), 1.0)
-        asked = {"asked_order": self._asked_order, "asked_value": self._asked_value}
-        return View(self.tapes, self.active, goal is not None, fraction, self.message, **asked)  # type: ignore[arg-type]
+        return View(
+            tapes=self.tapes,
+            active=self.active,
+            running=goal is not None,
+            evaluating=self.evaluating,
+            fraction=fraction,
+            message=self.message,
+            trouble=self.trouble,
+            asked_order=self._asked_order,
+            asked_value=self._asked_value,
+        )
 
     def say(self, text: str) -> None:
         """Put a message into the status line."""
@@ -65,15 +94,35 @@ class Steering:
     def say_error(self, error: BaseException, text: str | None = None) -> None:
         """Put what went wrong into the status line, with its traceback folded under it."""
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        trace = "".join(traceback.format_exception(error))
-        self.message = Message(text or first, error=True, traceback=trace)
+        self.message = Message.of(text or first, error)
         self.on_change()
+
+    def _watch(self, trainer: Any) -> None:
+        """Hear of listeners that fail, for as long as this is there to be told."""
+        told = weakref.WeakMethod(self._listener_failed)
+        end = trainer.on_listener_failure(lambda listener, error: (method := told()) and method(listener, error))
+        self._ends = [*self._ends, weakref.finalize(self, end)]
+
+    def _listener_failed(self, listener: object, error: Exception) -> None:
+        if self.failure is None:
+            name = getattr(listener, "__name__", type(listener).__name__)
+            self.failure = error
+            self.trouble = Message.of(f"The listener {name} failed, training goes on: {one_line(error)}", error)
+            self.on_change()
+
+    def close(self) -> None:
+        """Follow the trainers no longer."""
+        for tape in self.tapes.values():
+            tape.close()
+        for end in self._ends:
+            end()
 
     # --- stepping -----------------------------------------------------------------------------------------------------
 
     def begin(self, goal: Goal, text: str) -> None:
         """Work towards a goal."""
-        self.error = None
+        self.error = self.failure = None
+        self.trouble = Message()
         self._started_at = self.trainer.env_steps
         self.events = []
         self.say(text)
@@ -90,19 +139,34 @@ class Steering:
         if goal is not None and goal.kind != "steps":
             self.events.append(event)
         if goal is not None and goal.reached(event):
-            self.say(f"Done: {event!r}." if goal.kind != "steps" else f"Done: {event.env_steps:,} env steps.")
+            self.say(f"Done: {event.env_steps:,} env steps." if goal.kind == "steps" else self._told(event))
         return event
+
+    def _told(self, event: Event) -> str:
+        """What a step came to."""
+        if isinstance(event, AgentUpdated):
+            place = f"{event.position + 1} of {len(self.trainer.units)}"
+            return f"Updated {unit_label(self.trainer.env.agents, event.agent)} ({place}){numbers_of(event)}."
+        if isinstance(event, CriticUpdated):
+            mean = self.tapes[self.active].latest("return")
+            ended = "" if math.isnan(mean) else f"mean return {mean:.4g}, "
+            return f"Iteration {event.iteration} is complete: {ended}value loss {event.value_loss:.3g}."
+        return f"Done: {event!r}."
 
     def _stopped(self, error: BaseException) -> None:
         self.error = error
-        first = next(iter(str(error).splitlines()), "")
-        self.say_error(error, f"Stopped by {type(error).__name__}: {first} The last good state is kept.")
+        self.say_error(error, f"Stopped by {one_line(error)}. The last good state is kept.")
 
     # --- what is done between two phases ------------------------------------------------------------------------------
 
     def evaluate(self, episodes: int) -> Any:
         """Returns (episodes,) of whole episodes with the policies as they are."""
-        returns = self.trainer.evaluate(episodes)
+        self.evaluating = True
+        self.on_change()
+        try:
+            returns = self.trainer.evaluate(episodes)
+        finally:
+            self.evaluating = False
         self.say(f"Evaluated on {episodes} episodes: mean return {returns.mean():.5g}.")
         return returns
 
@@ -130,6 +194,7 @@ class Steering:
             name = next(f"fork {k}" for k in range(1, len(self.tapes) + 1) if f"fork {k}" not in self.tapes)
         parent, fork = self.active, self.trainer.fork(**changes)
         self.tapes = {**self.tapes, name: Tape(fork, name)}
+        self._watch(fork)
         self.active = name
         self.say(f"{name} parts from {parent} in iteration {fork.iteration}; the panel drives {name} now.")
         return fork

@@ -113,6 +113,11 @@ class Tape:
         self._row = {}
         self._complete = (event.iteration, tuple(self.trainer.iteration_order), self.trainer.m_factors)
 
+    def latest(self, column: str) -> float:
+        """The newest value of a column of ``history``."""
+        with self._lock:
+            return self._iterations.last(column)
+
     def run(self, settled: bool = False, beside: bool = False) -> Run:
         """The run as far as it has come.
 

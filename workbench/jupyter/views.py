@@ -14,28 +14,33 @@ a notebook shows it without a kernel too. ``.figure`` is the Plotly figure, to b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workbench.jupyter import comparisons, curves, distributions, look, positions
+from workbench.jupyter import comparisons, drawings, look
 from workbench.jupyter.distributions import Kind, Scale
 from workbench.jupyter.plots import Plot, arrange, captioned
 from workbench.jupyter.record import Record, show
-from workbench.jupyter.runs import Run, read, read_all
+from workbench.jupyter.runs import read, read_all
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
 from workbench.statistics.selection import Names
+
+if TYPE_CHECKING:
+    from workbench.jupyter.live_view import LiveView
 
 __all__ = [
     "Record",
     "by_position",
     "clipped_fraction",
     "compare",
+    "diagnostics",
     "effective_sample_size",
     "entropy",
     "explained_variance",
     "intervals",
     "kl",
     "learning_curves",
+    "live",
     "m_factors",
     "m_variance",
     "overview",
@@ -55,8 +60,7 @@ def returns(trainers: Any) -> Record:
     ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
     marked by diamonds. Iterations in which no episode ended have no point.
     """
-    runs = read_all(trainers)
-    return _record(f"Return against environment steps: {_names(runs)}", curves.run_curves(runs))
+    return drawings.returns(read_all(trainers)).record()
 
 
 def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Record:
@@ -71,8 +75,7 @@ def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Rec
     (linear near zero, logarithmic far from it) or "auto", which takes asinh where tails are long. Raises ``ValueError``
     for another kind or scale.
     """
-    run = read(trainer, m_factors=True)
-    return _record(f"M-factors in update order ({kind})", distributions.m_factors(run, kind, scale))
+    return drawings.m_factors([read(trainer, m_factors=True)], kind, scale).record()
 
 
 def by_position(trainer: Any) -> Record:
@@ -81,13 +84,12 @@ def by_position(trainer: Any) -> Record:
     The dashed line is e^{−mσ²}: the effective sample size if the log-ratios of the m predecessors were independent and
     normal, with σ² = 2·KL of each. Of the newest iteration.
     """
-    text = "Clipped fraction and effective sample size by position in the order"
-    return _record(text, positions.clipped_and_effective(read(trainer)))
+    return drawings.by_position([read(trainer)]).record()
 
 
 def clipped_fraction(trainer: Any) -> Record:
     """Share of samples whose own ratio lies outside 1 ± ε after the update, by position in the newest iteration."""
-    return _record("Clipped fraction by position in the order", positions.clipped_fraction(read(trainer)))
+    return drawings.clipped_fraction([read(trainer)]).record()
 
 
 def effective_sample_size(trainer: Any) -> Record:
@@ -95,39 +97,37 @@ def effective_sample_size(trainer: Any) -> Record:
 
     Dashed: e^{−mσ²}, its value for m independent normal log-ratios of variance σ² = 2·KL each.
     """
-    return _record("Effective sample size by position in the order", positions.effective_sample_size(read(trainer)))
+    return drawings.effective_sample_size([read(trainer)]).record()
 
 
 def m_variance(trainer: Any) -> Record:
     """Var(M) by position in the newest iteration; dashed: Var(A)·e^{mσ²}, for independent agents, σ² = 2·KL each."""
-    return _record("Variance of M by position in the order", positions.m_variance(read(trainer)))
+    return drawings.m_variance([read(trainer)]).record()
 
 
 def kl(trainer: Any) -> Record:
     """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
-    return _agent_lines(trainer, "kl")
+    return drawings.kl([read(trainer)]).record()
 
 
 def surrogate_gain(trainer: Any) -> Record:
     """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
-    return _agent_lines(trainer, "surrogate_gain")
+    return drawings.surrogate_gain([read(trainer)]).record()
 
 
 def entropy(trainer: Any) -> Record:
     """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
-    return _agent_lines(trainer, "entropy", "std")
+    return drawings.entropy([read(trainer)]).record()
 
 
-def value_loss(trainer: Any) -> Record:
+def value_loss(trainers: Any) -> Record:
     """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
-    run = read(trainer)
-    plots = [curves.run_curves([run], column) for column in ("value_loss", "explained_variance")]
-    return _record("Value loss and explained variance of the critic", *plots)
+    return drawings.value_loss(read_all(trainers)).record()
 
 
-def explained_variance(trainer: Any) -> Record:
+def explained_variance(trainers: Any) -> Record:
     """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
-    return _record("Explained variance of the critic", curves.run_curves([read(trainer)], "explained_variance"))
+    return drawings.explained_variance(read_all(trainers)).record()
 
 
 def compare(trainers: Any, column: str = "return") -> Record:
@@ -136,9 +136,7 @@ def compare(trainers: Any, column: str = "return") -> Record:
     ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
     ``ValueError`` naming the columns for another.
     """
-    runs = read_all(trainers)
-    plot = curves.compared(runs, column)
-    return _record(f"{plot.title}: {_names(runs)}", plot)
+    return drawings.compare(read_all(trainers), column).record()
 
 
 def overview(trainers: Any, kind: Kind = "violin") -> Record:
@@ -149,14 +147,27 @@ def overview(trainers: Any, kind: Kind = "violin") -> Record:
     runs = read_all(trainers)
     first = next(iter(trainers.values())) if isinstance(trainers, dict) else trainers
     first = first if hasattr(first, "agent_history") else first[0]
-    run = read(first, runs[0].name, m_factors=True)
-    plots = [
-        curves.run_curves(runs, beside_agents=True),
-        distributions.m_factors(run, kind),
-        positions.clipped_and_effective(run),
-        curves.agent_curves(run, "kl"),
-    ]
-    return _record(f"Overview: {_names(runs)}", *plots, columns=2)
+    return drawings.overview([read(first, runs[0].name, m_factors=True), *runs[1:]], kind).record()
+
+
+def diagnostics(trainers: Any) -> Record:
+    """The live panel's other page: Var(M) by position, surrogate gain, entropy, std, value loss, explained variance.
+
+    Of several ``trainers`` the first one's agents are shown, and the critics of all.
+    """
+    return drawings.diagnostics(read_all(trainers)).record()
+
+
+def live(view: Any, trainers: Any, **options: Any) -> LiveView:
+    """A view that follows its trainers while they train: ``live("m_factors", trainer, kind="box")``.
+
+    ``view`` is the name of one of the views here, or the view itself; ``options`` are what it takes. ``trainers`` is a
+    trainer, a sequence, or {name: trainer}. The last expression of a cell shows it, with a record below it, which is
+    what stays in the notebook. It follows whoever steps the trainers, until ``.close()``.
+    """
+    from workbench.jupyter.live_view import LiveView
+
+    return LiveView(view if isinstance(view, str) else view.__name__, trainers, options)
 
 
 # --- groups of runs, from a table -----------------------------------------------------------------------------------
@@ -240,18 +251,3 @@ def _compared_record(
     figure = arrange(plots, min(len(plots), 2), look.WIDTH, height)
     text = f"{comparison.selection.metric.replace('_', ' ').capitalize()}, {what}: {', '.join(comparison.groups)}"
     return Record(captioned(figure, how), text)
-
-
-def _names(runs: list[Run]) -> str:
-    return ", ".join(run.name for run in runs)
-
-
-def _agent_lines(trainer: Any, *columns: str) -> Record:
-    run = read(trainer)
-    plots = [curves.agent_curves(run, column) for column in columns]
-    return _record(", ".join(plot.title for plot in plots), *plots)
-
-
-def _record(text: str, *plots: Plot, columns: int | None = None) -> Record:
-    """A record of some panels, side by side unless told otherwise."""
-    return Record(arrange(plots, columns or len(plots), look.WIDTH), text)

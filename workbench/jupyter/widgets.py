@@ -12,14 +12,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.jupyter.live_plot import COMMON_CSS, STATIC
+from workbench.jupyter.live_plot import script, style
 
 Request = Mapping[str, Any]
-
-
-def style(name: str) -> str:
-    """The style sheet of a widget, after the one that all have in common."""
-    return COMMON_CSS + (STATIC / f"{name}.css").read_text(encoding="utf-8")
 
 
 class PanelWidget(anywidget.AnyWidget):
@@ -44,7 +39,7 @@ class Permutation(PanelWidget):
     pending  whether what is shown was asked for and is not yet in effect
     """
 
-    _esm = STATIC / "permutation.js"
+    _esm = script("permutation")
     _css = style("permutation")
 
     items: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -60,7 +55,7 @@ class Knob(PanelWidget):
     logarithmic  whether the slider goes by factors
     """
 
-    _esm = STATIC / "knob.js"
+    _esm = script("knob")
     _css = style("knob")
 
     label = traitlets.Unicode().tag(sync=True)
@@ -74,14 +69,14 @@ class Knob(PanelWidget):
 
 
 class Controls(PanelWidget):
-    """The buttons, the progress and the status line; asks for "do", "select" or "kind".
+    """The buttons, the progress and the status line; asks for "do", "select", "page" or "kind".
 
     ``state`` is one mapping: ``can`` (what may be done now), ``running``, ``where`` (progress in words), ``fraction``
     (of the goal, or None), ``message``, ``error`` (whether the message is one), ``traceback``, ``runs``, ``active``,
-    ``kinds``, ``kind``.
+    ``pages``, ``page``, ``kinds``, ``kind`` (that of the M-factors on the first page).
     """
 
-    _esm = STATIC / "controls.js"
+    _esm = script("controls")
     _css = style("controls")
 
     state = traitlets.Dict().tag(sync=True)

@@ -33,37 +33,28 @@ function button([what, icon, text, title]) {
   const verb = { rewind: "Back one ", step: "Forward one " }[what.split(" ")[0]];
   node.setAttribute("aria-label", verb ? `${verb}${text.toLowerCase()}` : text);
   node.innerHTML = `<svg viewBox="0 0 12 12" aria-hidden="true"><path d="${ICONS[icon]}"/></svg>`;
-  node.append(text);
+  if (what.startsWith("step")) node.prepend(text); // arrows point away from the middle
+  else node.append(text);
   return node;
 }
 
-function chooser(title) {
+function chooser(title, chosen) {
   const node = document.createElement("select");
   node.title = title;
   node.setAttribute("aria-label", title);
+  node.addEventListener("change", () => chosen(node.value));
   return node;
 }
 
-function fill(select, options, value) {
-  const now = [...select.options].map((option) => [option.value, option.text]);
-  if (JSON.stringify(now) !== JSON.stringify(options)) {
-    select.replaceChildren(...options.map(([key, text]) => new Option(text, key)));
-  }
-  select.value = value;
-}
-
 function render({ model, el }) {
-  el.classList.add("wb", "wb-controls");
-  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
-  el.addEventListener("keydown", (event) => event.stopPropagation());
-  const row = document.createElement("div");
-  row.className = "wb-row";
+  setUp(el, "wb-controls");
+  const [ask, stopAsking] = makeAsk(model, el);
+  const row = part("wb-bar");
   row.setAttribute("role", "toolbar");
   row.setAttribute("aria-label", "Training");
   const buttons = new Map();
   for (const group of BUTTONS) {
-    const box = document.createElement("div");
-    box.className = "wb-group";
+    const box = part("wb-group");
     for (const one of group) {
       const node = button(one);
       node.addEventListener("click", () => ask({ type: "do", what: one[0] }));
@@ -72,45 +63,35 @@ function render({ model, el }) {
     }
     row.append(box);
   }
-  const runs = chooser("The run that the panel drives");
-  runs.addEventListener("change", () => ask({ type: "select", name: runs.value }));
-  const kind = chooser("How M-factors are drawn");
-  kind.addEventListener("change", () => ask({ type: "kind", kind: kind.value }));
-  row.append(kind, runs);
-  const line = document.createElement("div");
-  line.className = "wb-line";
+  const choosers = part("wb-choosers");
+  const page = chooser("The figures that are shown", (value) => ask({ type: "page", page: value }));
+  const kind = chooser("How M-factors are drawn", (value) => ask({ type: "kind", kind: value }));
+  const runs = chooser("The run that the panel drives", (value) => ask({ type: "select", name: value }));
+  choosers.append(page, kind, runs);
+  const line = part("wb-line");
+  const place = part("wb-where");
   const bar = document.createElement("progress");
   bar.setAttribute("aria-label", "Progress");
-  const where = document.createElement("span");
-  where.className = "wb-where";
-  const message = document.createElement("span");
-  message.className = "wb-message";
+  const where = part("", "span");
+  place.append(bar, where);
+  const message = part("wb-message");
   message.setAttribute("role", "status");
-  line.append(bar, where, message);
-  const details = document.createElement("details");
-  const summary = document.createElement("summary");
-  summary.textContent = "Traceback";
-  const trace = document.createElement("pre");
-  trace.tabIndex = 0;
-  details.append(summary, trace);
-  el.append(row, line, details);
+  line.append(place, message);
+  const trouble = part("wb-trouble");
+  trouble.setAttribute("role", "status");
+  line.append(trouble);
+  const trace = makeTraceback();
+  el.append(row, line, choosers, trace.node);
 
-  let asked = 0;
-  let late;
-  const unheard = () => {
+  // Any widget of this panel may find that nobody answers.
+  const unheard = (event) => {
+    const panel = event.target.closest(".wb-panel");
+    if (event.target !== el && !panel?.contains(el)) return;
     message.dataset.kind = "error";
     message.textContent =
       "The kernel does not answer: it is busy with a cell, or gone. What was asked is done once it answers.";
   };
-  function ask(request) {
-    asked += 1;
-    clearTimeout(late);
-    late = setTimeout(unheard, 4000);
-    model.send({ ...request, number: asked });
-  }
-  const heard = (reply) => {
-    if (reply?.type === "heard" && reply.number === asked) clearTimeout(late);
-  };
+  document.addEventListener("wb-unheard", unheard);
 
   // Says that the state was seen: nothing more is sent to a page that does not.
   let onScreen = false;
@@ -121,7 +102,7 @@ function render({ model, el }) {
     onScreen = entry.isIntersecting;
     answer();
   });
-  seen.observe(el);
+  seen.observe(row); // the widget itself has no box
   document.addEventListener("visibilitychange", answer);
 
   function show() {
@@ -129,29 +110,30 @@ function render({ model, el }) {
     if (!state.can) return;
     for (const [what, node] of buttons) node.disabled = !state.can.includes(what);
     buttons.get("run").dataset.on = state.running;
-    fill(runs, state.runs.map((name) => [name, name]), state.active);
+    fill(page, state.pages.map((name) => [name, name]), state.page);
+    fill(kind, state.kinds.map((name) => [name, `M: ${name}`]), state.kind);
+    fill(runs, state.runs.map((name) => [name, `drives ${name}`]), state.active);
     runs.hidden = state.runs.length < 2;
-    fill(kind, state.kinds.map((name) => [name, name]), state.kind);
+    kind.hidden = state.page !== state.pages[0];
     if (state.fraction === null) bar.removeAttribute("value");
     else bar.value = state.fraction;
     bar.hidden = state.fraction === null && !state.running;
     where.textContent = state.where;
     message.dataset.kind = state.error ? "error" : "";
     if (message.textContent !== state.message) message.textContent = state.message;
-    details.hidden = !state.traceback;
-    trace.textContent = state.traceback;
+    if (trouble.textContent !== state.trouble) trouble.textContent = state.trouble;
+    trace.show(state.traceback);
     answer();
   }
 
   model.on("change:state", show);
-  model.on("msg:custom", heard);
   show();
   return () => {
-    clearTimeout(late);
+    stopAsking();
+    document.removeEventListener("wb-unheard", unheard);
     seen.disconnect();
     document.removeEventListener("visibilitychange", answer);
     model.off("change:state", show);
-    model.off("msg:custom", heard);
   };
 }
 

@@ -1,9 +1,8 @@
 // One setting: a slider, and a field to type in. Its value is the kernel's; what is asked for is dashed until confirmed.
 
 function render({ model, el }) {
-  el.classList.add("wb", "wb-knob");
-  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
-  el.addEventListener("keydown", (event) => event.stopPropagation());
+  setUp(el, "wb-knob");
+  const [send, stopAsking] = makeAsk(model, el);
   const id = `wb-${Math.random().toString(36).slice(2)}`;
   const label = document.createElement("label");
   label.htmlFor = id;
@@ -41,7 +40,7 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", written(value));
   }
 
-  const ask = (value) => model.send({ type: "value", value });
+  const ask = (value) => send({ type: "value", value });
   slider.addEventListener("input", () => {
     field.value = written(fromSlider(slider.value));
     slider.setAttribute("aria-valuetext", field.value);
@@ -57,7 +56,10 @@ function render({ model, el }) {
   const traits = "change:value change:label change:title change:pending change:low change:high";
   model.on(traits, show);
   show();
-  return () => model.off(traits, show);
+  return () => {
+    stopAsking();
+    model.off(traits, show);
+  };
 }
 
 export default { render };

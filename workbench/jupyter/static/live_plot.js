@@ -71,23 +71,94 @@ function bytes(view) {
   return view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
 }
 
-function render({ model, el }) {
-  el.classList.add("wb", "wb-plot");
-  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
-  el.addEventListener("keydown", (event) => event.stopPropagation());
-  const figure = document.createElement("div");
-  figure.setAttribute("role", "img");
-  const note = document.createElement("div");
-  note.className = "wb-note";
-  note.setAttribute("role", "status");
-  el.append(figure, note);
+// The arrangement made for the width that is nearest to this one.
+function nearest(layouts, width) {
+  const widths = Object.keys(layouts).map(Number);
+  return layouts[widths.reduce((best, one) => (Math.abs(one - width) < Math.abs(best - width) ? one : best))];
+}
 
+const axesOf = (layout) => Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).join();
+const groupOf = (trace) => trace.legendgroup ?? trace.name;
+
+const DASHES = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "10 4" };
+
+function swatch(trace) {
+  const color = trace.line?.color ?? trace.marker?.color ?? "currentColor";
+  const dash = DASHES[trace.line?.dash ?? "solid"] ?? "";
+  const line = `<line x1="0" y1="6" x2="24" y2="6" stroke="${color}" stroke-width="2.200" stroke-dasharray="${dash}"/>`;
+  const diamond = `<path d="M12 1l5 5-5 5-5-5z" fill="${color}"/>`;
+  const shape = trace.mode === "markers" ? diamond : line;
+  return `<svg viewBox="0 0 24 12" width="24" height="12" aria-hidden="true">${shape}</svg>`;
+}
+
+// Plotly's own legend cannot be reached by keyboard; this one is a row of buttons that switch things on and off.
+function makeLegend(changed) {
+  const node = part("wb-legend");
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", "Legend: each entry shows or hides its lines");
+  const hidden = new Set();
+  let shown = "";
+
+  function button(trace, all) {
+    const group = groupOf(trace);
+    const entry = part("", "button");
+    entry.dataset.group = group;
+    entry.title = "Click: show or hide. Double-click: only this one, or all.";
+    entry.innerHTML = swatch(trace);
+    entry.append(trace.name);
+    entry.addEventListener("click", () => {
+      if (!hidden.delete(group)) hidden.add(group);
+      press();
+    });
+    entry.addEventListener("dblclick", () => {
+      const alone = !hidden.has(group) && all.every((one) => one === group || hidden.has(one));
+      hidden.clear();
+      if (!alone) for (const one of all) if (one !== group) hidden.add(one);
+      press();
+    });
+    return entry;
+  }
+
+  function press() {
+    for (const entry of node.children) entry.setAttribute("aria-pressed", !hidden.has(entry.dataset.group));
+    changed();
+  }
+
+  function show(traces) {
+    const entries = traces.filter((trace) => trace.name && trace.showlegend !== false);
+    const looks = JSON.stringify(entries.map((trace) => [trace.name, trace.mode, trace.line?.color, trace.line?.dash]));
+    if (looks === shown) return;
+    shown = looks;
+    const all = entries.map(groupOf);
+    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.group : null;
+    node.replaceChildren(...entries.map((trace) => button(trace, all)));
+    for (const entry of node.children) {
+      entry.setAttribute("aria-pressed", !hidden.has(entry.dataset.group));
+      if (entry.dataset.group === focused) entry.focus();
+    }
+  }
+
+  return { node, show, hides: (trace) => hidden.has(groupOf(trace)) };
+}
+
+function render({ model, el }) {
+  setUp(el, "wb-plot");
+  const figure = part("wb-figure");
+  figure.setAttribute("role", "img");
+  const legend = makeLegend(() => renew());
+  const note = part("wb-note");
+  note.setAttribute("role", "status");
+  const trace = makeTraceback();
+  el.append(figure, legend.node, note, trace.node);
+
+  const view = Math.random().toString(36).slice(2);
   let width = 0;
   let onScreen = false;
   let drawing = false;
   let stale = true;
   let closed = false;
   let dark = isDark();
+  let axes = "";
 
   const visible = () => onScreen && document.visibilityState === "visible" && width > 0;
   const say = (text, kind = "") => {
@@ -103,15 +174,26 @@ function render({ model, el }) {
       while (stale && !closed && visible()) {
         stale = false;
         const spec = model.get("spec");
-        const layout = { ...spec.layout, width, template: model.get("templates")[dark ? "dark" : "light"] };
+        if (!spec.frame) return; // the first is still under way
+        const traces = unpack(spec.data, bytes(model.get("block")));
+        const layout = { ...unpack(nearest(spec.layouts, width), bytes(model.get("block"))), width };
+        layout.template = model.get("templates")[dark ? "dark" : "light"];
         layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-        layout.uirevision = "kept"; // zoom and switched-off legend entries outlive the next frame
-        await plotly.react(figure, unpack(spec.data ?? [], bytes(model.get("block"))), layout, { displaylogo: false });
+        layout.uirevision = "kept"; // a zoom outlives the next frame
+        const drawn = traces.map((trace) => (legend.hides(trace) ? { ...trace, visible: false } : trace));
+        // Panels that come or go are drawn afresh: Plotly would draw a new one first without its scale.
+        const put = axesOf(layout) === axes ? plotly.react : plotly.newPlot;
+        axes = axesOf(layout);
+        await put(figure, drawn, layout, {
+          displaylogo: false,
+          modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+        });
+        legend.show(traces);
         figure.setAttribute("aria-label", spec.label ?? "");
         figure.dataset.frame = spec.frame;
+        complain();
         model.send({ type: "drawn", frame: spec.frame });
       }
-      say(model.get("error"), "error");
     } catch (error) {
       stale = true;
       say(`The figure could not be drawn: ${error.message}`, "error");
@@ -128,7 +210,7 @@ function render({ model, el }) {
     const now = Math.round(el.clientWidth);
     if (!now || Math.abs(now - width) < 4) return;
     width = now;
-    model.send({ type: "width", width });
+    model.send({ type: "width", view, width });
     renew();
   };
   const retheme = () => {
@@ -136,17 +218,21 @@ function render({ model, el }) {
     dark = !dark;
     renew();
   };
-  const complain = () => say(model.get("error"), "error");
+  const complain = () => {
+    say(model.get("error"), "error");
+    trace.show(model.get("traceback"));
+  };
 
   say("Loading the figure …");
   model.on("change:spec", renew);
-  model.on("change:error", complain);
+  model.on("change:error change:traceback", complain);
   const resized = new ResizeObserver(measured);
   resized.observe(el);
+  const nearby = { rootMargin: "200px" }; // what is about to be scrolled into sight counts as seen
   const seen = new IntersectionObserver(([entry]) => {
     onScreen = entry.isIntersecting;
     draw();
-  });
+  }, nearby);
   seen.observe(el);
   document.addEventListener("visibilitychange", draw);
   const forgetTheme = onThemeChange(retheme);
@@ -155,12 +241,17 @@ function render({ model, el }) {
   return () => {
     closed = true;
     model.off("change:spec", renew);
-    model.off("change:error", complain);
+    model.off("change:error change:traceback", complain);
     resized.disconnect();
     seen.disconnect();
     document.removeEventListener("visibilitychange", draw);
     forgetTheme();
     page.plotly?.then((plotly) => plotly.purge(figure));
+    try {
+      model.send({ type: "gone", view });
+    } catch {
+      // The kernel is gone too.
+    }
   };
 }
 

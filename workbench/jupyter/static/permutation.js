@@ -4,42 +4,42 @@ const HELP =
   "Left and right arrow go from agent to agent. Space picks an agent up, the arrows then move it, Space puts it down, " +
   "Escape puts it back. Shift with an arrow moves it at once.";
 
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
+const ICONS = {
+  shuffle: "M1 4h3l6 8h4M12 9.500l2.500 2.500-2.500 2.500M1 12h3l1.600-2.100M8.400 6.100L10 4h4M12 1.500L14.500 4 12 6.500",
+  reverse: "M2 5h12M11 2l3 3-3 3M14 11H2M5 8l-3 3 3 3",
+};
+
+function tool(icon, title) {
+  const node = part("", "button");
+  node.title = title;
+  node.setAttribute("aria-label", title);
+  node.innerHTML = `<svg viewBox="0 0 16 16" aria-hidden="true"><path d="${ICONS[icon]}"/></svg>`;
   return node;
 }
 
 function render({ model, el }) {
-  el.classList.add("wb", "wb-order");
-  el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys are for the notebook around
-  el.addEventListener("keydown", (event) => event.stopPropagation());
+  setUp(el, "wb-order");
+  const [ask, stopAsking] = makeAsk(model, el);
   const id = `wb-${Math.random().toString(36).slice(2)}`;
-  const label = make("span", "", "Order");
+  const label = part("wb-label", "span", "Order");
   label.id = `${id}-label`;
-  const list = make("ul", "wb-chips");
+  const list = part("wb-chips", "ul");
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-orientation", "horizontal");
   list.setAttribute("aria-labelledby", label.id);
   list.setAttribute("aria-describedby", `${id}-help`);
-  const help = make("span", "wb-sr", HELP);
+  const help = part("wb-sr", "span", HELP);
   help.id = `${id}-help`;
-  const live = make("span", "wb-sr");
+  const live = part("wb-sr", "span");
   live.setAttribute("aria-live", "assertive");
-  const shuffle = make("button", "", "⤮");
-  shuffle.title = "Shuffle those who are left";
-  const reverse = make("button", "", "⇄");
-  reverse.title = "Reverse those who are left";
-  for (const button of [shuffle, reverse]) button.setAttribute("aria-label", button.title);
-  const rule = make("select");
+  const shuffle = tool("shuffle", "Shuffle those who are left");
+  const reverse = tool("reverse", "Reverse those who are left");
+  const rule = part("", "select");
   rule.title = "Who decides the order of each iteration";
   rule.setAttribute("aria-label", rule.title);
-  const tools = make("span", "wb-tools");
+  const tools = part("wb-tools", "span");
   tools.append(shuffle, reverse, rule);
-  const lead = make("span", "wb-lead");
-  lead.append(label, list, help, live);
-  el.append(lead, tools);
+  el.append(label, list, tools, help, live);
 
   let items = []; // as shown: {unit, label, color, state}
   let focused = 0;
@@ -77,10 +77,10 @@ function render({ model, el }) {
   const spoken = (item) => ({ done: ", already updated", now: ", next" })[item.state] ?? "";
 
   function newChip(item) {
-    const chip = make("li", "wb-chip");
+    const chip = part("wb-chip", "li");
     chip.dataset.unit = item.unit;
     chip.setAttribute("role", "option");
-    chip.append(make("span", "wb-swatch"), make("span", "wb-number"), make("span", "wb-name", item.label));
+    chip.append(part("wb-swatch", "span"), part("wb-number", "span"), part("wb-name", "span", item.label));
     return chip;
   }
 
@@ -103,7 +103,7 @@ function render({ model, el }) {
   function send() {
     const before = held ?? model.get("items");
     held = null;
-    if (!same(before, items)) model.send({ type: "order", units: items.map((item) => item.unit) });
+    if (!same(before, items)) ask({ type: "order", units: items.map((item) => item.unit) });
     renew();
   }
 
@@ -123,9 +123,7 @@ function render({ model, el }) {
     if (place >= 0) focused = place;
     paint();
     if (hadFocus) list.children[focused]?.focus();
-    const rules = model.get("rules");
-    rule.replaceChildren(...rules.map(([value, text]) => new Option(text, value)));
-    rule.value = model.get("rule");
+    fill(rule, model.get("rules"), model.get("rule"));
   }
 
   list.addEventListener("keydown", (event) => {
@@ -174,10 +172,10 @@ function render({ model, el }) {
     focus(i);
     if (!movable(items[i])) return;
     drag = { unit: items[i].unit, x: event.clientX, y: event.clientY, moved: false };
-    list.setPointerCapture(event.pointerId);
+    el.setPointerCapture(event.pointerId);
     event.preventDefault();
   });
-  list.addEventListener("pointermove", (event) => {
+  el.addEventListener("pointermove", (event) => {
     if (!drag) return;
     const far = Math.hypot(event.clientX - drag.x, event.clientY - drag.y);
     if (!drag.moved && far < 4) return;
@@ -216,8 +214,8 @@ function render({ model, el }) {
     else if (moved) send();
     else paint();
   };
-  list.addEventListener("pointerup", drop);
-  list.addEventListener("pointercancel", drop);
+  el.addEventListener("pointerup", drop);
+  el.addEventListener("pointercancel", drop);
 
   // The place whose middle is nearest to the pointer, among all chips as they lie, the dragged one included.
   function nearest(x, y) {
@@ -225,7 +223,7 @@ function render({ model, el }) {
     let least = Infinity;
     chips().forEach((chip, i) => {
       const box = { left: chip.offsetLeft, top: chip.offsetTop, width: chip.offsetWidth, height: chip.offsetHeight };
-      const origin = list.offsetParent?.getBoundingClientRect() ?? { left: 0, top: 0 };
+      const origin = chip.offsetParent?.getBoundingClientRect() ?? { left: 0, top: 0 };
       const dx = x - (origin.left + box.left + box.width / 2);
       const dy = y - (origin.top + box.top + box.height / 2);
       const distance = Math.abs(dx) + 3 * Math.abs(dy);
@@ -234,12 +232,15 @@ function render({ model, el }) {
     return best;
   }
 
-  shuffle.addEventListener("click", () => model.send({ type: "shuffle" }));
-  reverse.addEventListener("click", () => model.send({ type: "reverse" }));
-  rule.addEventListener("change", () => model.send({ type: "rule", rule: rule.value }));
+  shuffle.addEventListener("click", () => ask({ type: "shuffle" }));
+  reverse.addEventListener("click", () => ask({ type: "reverse" }));
+  rule.addEventListener("change", () => ask({ type: "rule", rule: rule.value }));
   model.on("change:items change:pending change:rule change:rules", renew);
   renew();
-  return () => model.off("change:items change:pending change:rule change:rules", renew);
+  return () => {
+    stopAsking();
+    model.off("change:items change:pending change:rule change:rules", renew);
+  };
 }
 
 export default { render };
