@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 import workbench as wb
 from workbench.recipes import METHODS
 
 SMALL = {"n_steps": 6, "hidden_sizes": (16,), "threads": 1}
+ENDS = 2  # iterations
 
 
 def ant():
@@ -18,29 +24,76 @@ def game():
     return wb.envs.tabular(wb.theory.random_game(n_agents=3, n_states=4, seed=0), n_envs=4)
 
 
+ENVIRONMENTS = {"ant": ant, "game": game}
+
+
+def begun(method, place):
+    """A run of one iteration."""
+    trainer = getattr(wb, method)(ENVIRONMENTS[place](), seed=0, **SMALL)
+    trainer.iterate()
+    return trainer
+
+
 def position(trainer):
     return trainer.iteration, trainer.phase, len(trainer.remaining)
 
 
-@pytest.mark.parametrize("make_env", [ant, game])
+@pytest.mark.parametrize("place", ENVIRONMENTS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_cursor_position_can_be_left_and_found_again(method, make_env, tmp_path):
-    env = make_env()
-    original = getattr(wb, method)(env, seed=0, **SMALL)
-    original.iterate()
-    ends, forks, loaded = 2, [], []
-    while original.iteration < ends:
+def test_every_cursor_position_can_be_left_and_found_again(method, place):
+    original, forks = begun(method, place), []
+    while original.iteration < ENDS:
         forks.append(original.fork())
-        loaded.append(wb.load(original.save(tmp_path / f"{len(loaded)}"), env=env))
         original.step()
     fingerprint = original.fingerprint()
     assert len(forks) == len(original.units) + 3
-    for copy in (*forks, *loaded):
-        copy.iterate()
-        assert position(copy) == position(original)
-        assert copy.fingerprint() == fingerprint
-        assert copy.history["reward"].equals(original.history["reward"])
+    for fork in forks:
+        fork.iterate()
+        assert position(fork) == position(original)
+        assert fork.fingerprint() == fingerprint
+        assert fork.history["reward"].equals(original.history["reward"])
     for phases in range(1, len(forks) + 1):
         original.rewind(phases=phases)
         original.iterate()
         assert original.fingerprint() == fingerprint
+        assert len(original.history) == ENDS
+
+
+# Knows the files and nothing else.
+FINISH = f"""
+import json, sys
+import workbench as wb
+for path in sys.argv[1:]:
+    trainer = wb.load(path)
+    while trainer.iteration < {ENDS}:
+        trainer.step()
+    print(json.dumps([trainer.fingerprint(), trainer.history["reward"].tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def finished_elsewhere(tmp_path_factory):
+    """{(method, place): (what the run ended with, what another process made of its file of every cursor position)}."""
+    directory = tmp_path_factory.mktemp("saved")
+    ends, files = {}, {}
+    for run in [(method, place) for method in METHODS for place in ENVIRONMENTS]:
+        trainer, files[run] = begun(*run), []
+        while trainer.iteration < ENDS:
+            files[run].append(trainer.save(directory / f"{'-'.join(run)}-{len(files[run])}"))
+            trainer.step()
+        ends[run] = [trainer.fingerprint(), trainer.history["reward"].tolist()]
+        assert len(files[run]) == len(trainer.units) + 3
+    command = [sys.executable, "-c", FINISH, *(str(path) for paths in files.values() for path in paths)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    found = iter(map(json.loads, result.stdout.splitlines()))
+    return {run: (ends[run], [next(found) for _ in paths]) for run, paths in files.items()}
+
+
+@pytest.mark.parametrize("place", ENVIRONMENTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_another_process_finishes_what_was_saved_at_every_cursor_position(method, place, finished_elsewhere):
+    end, found = finished_elsewhere[method, place]
+    assert found
+    assert all(each == end for each in found)

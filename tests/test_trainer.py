@@ -336,6 +336,7 @@ def test_saved_and_loaded_goes_on_bit_for_bit(cursor, tmp_path):
     path = trainer.save(tmp_path / "a checkpoint.safetensors")
     loaded = wb.load(path, env=PointTeam())
     assert loaded.fingerprint() == trainer.fingerprint()
+    assert list(loaded.agent_history) == list(trainer.agent_history)
     assert finish(loaded) == finish(trainer)
     assert loaded.history["return"].equals(trainer.history["return"])
     assert loaded.agent_history.equals(trainer.agent_history)

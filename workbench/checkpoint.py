@@ -8,6 +8,7 @@ damaged file from a good one.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -37,7 +38,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, Any]
 
 FORMAT = 1
+LONG = 1_000_000  # characters of plain values that a file's header should not hold; those beyond are an array
 RECORDS = ("history", "agent_history", "evaluations")  # of the past: saved, but no part of the fingerprint
+DOCUMENT = "document"
 SHOWN = ("observations", "action_masks", "active")  # the mappings of a TimeStep that a policy acts on
 
 
@@ -97,11 +100,12 @@ def digest(arrays: Arrays, values: Values) -> str:
 def records(state: State) -> tuple[Arrays, Values]:
     """The histories as columns: numbers as float64 arrays, the rest as lists, and the row that is under way."""
     arrays: Arrays = {}
-    values: Values = {"row": dict(state.row), "lengths": {}}
+    values: Values = {"row": dict(state.row), "lengths": {}, "columns": {}}
     for name in RECORDS:
         rows = list(getattr(state, name))
         values["lengths"][name] = len(rows)
-        for column in dict.fromkeys(column for row in rows for column in row):
+        values["columns"][name] = list(dict.fromkeys(column for row in rows for column in row))
+        for column in values["columns"][name]:
             cells = [row.get(column, math.nan) for row in rows]
             if all(isinstance(cell, int | float) for cell in cells):
                 arrays[f"{name}/{column}"] = np.array(cells, np.float64)
@@ -181,7 +185,14 @@ def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
     """
     path = Path(path)
     text = json.dumps(values, sort_keys=True)
-    content = safetensors.numpy.save(arrays, metadata={"workbench": text, "sha256": digest(arrays, json.loads(text))})
+    metadata = {"workbench": text, "sha256": digest(arrays, json.loads(text))}
+    if len(text) > LONG:
+        arrays, metadata["workbench"] = arrays | {DOCUMENT: np.frombuffer(text.encode(), np.uint8)}, DOCUMENT
+    content = safetensors.numpy.save(arrays, metadata=metadata)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, f"{str(path)!r} is a directory; name a file in it, such as {str(path / 'run.safetensors')!r}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
@@ -207,7 +218,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Values]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if "workbench" not in metadata:
             raise CheckpointError(f"{str(path)!r} is a safetensors file, but no checkpoint of the workbench.")
-        values: Values = json.loads(metadata["workbench"])
+        text = metadata["workbench"]
+        values: Values = json.loads(arrays.pop(DOCUMENT).tobytes() if text == DOCUMENT else text)
     except CheckpointError:
         raise
     except Exception as error:
@@ -260,4 +272,5 @@ def _log(name: str, arrays: Arrays, past: Values) -> Log[Any]:
         if path.startswith(f"{name}/"):
             turned = [tuple(cell) if isinstance(cell, list) else cell for cell in cells]
             columns[path.removeprefix(f"{name}/")] = turned
-    return Log([{column: cells[i] for column, cells in columns.items()} for i in range(length)])
+    in_order = {column: columns[column] for column in past.get("columns", {}).get(name, columns)}
+    return Log([{column: cells[i] for column, cells in in_order.items()} for i in range(length)])

@@ -7,6 +7,7 @@ or a rollout, and nothing else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from workbench.history import Log
+from workbench.settings import Settings
 from workbench.state import State
+
+Held = dict[int, int]  # {address of a block of memory: its bytes}
 
 ITERATIONS = 10
 MEGABYTES = 512.0
@@ -25,20 +28,22 @@ class Past:
     """The last states of a run, the oldest first.
 
     iterations   how many iterations back it reaches, as far as ``megabytes`` allows
-    megabytes    the most memory (2²⁰ bytes) that states kept here, and not in use by the run itself, may hold
+    megabytes    the most memory (2²⁰ bytes) that the arrays of the states kept here may hold; the C library may keep
+                 about a quarter more of the machine's, once old arrays have made room for new ones
     """
 
     def __init__(self, n_units: int, iterations: int = ITERATIONS, megabytes: float = MEGABYTES) -> None:
         self.n_units, self.iterations, self.megabytes = n_units, iterations, megabytes
         self._states: deque[State] = deque()
-        self._added: deque[dict[int, int]] = deque()  # {id: bytes} of the arrays that no earlier state here has
+        self._added: deque[Held] = deque()  # what each state holds that no earlier one here does
+        self._held: Held = {}  # all of that together
 
     def append(self, state: State) -> None:
         """Keep one more; the oldest go when a bound is passed."""
-        arrays = _arrays(state)
-        known = set().union(*self._added) if self._added else set[int]()
+        added = {block: size for block, size in _memory(state).items() if block not in self._held}
         self._states.append(state)
-        self._added.append({key: size for key, size in arrays.items() if key not in known})
+        self._added.append(added)
+        self._held |= added
         self._keep_within_bounds()
 
     def _keep_within_bounds(self) -> None:
@@ -49,9 +54,17 @@ class Past:
     def _drop_oldest(self) -> None:
         self._states.popleft()
         orphans = self._added.popleft()
-        if self._states:  # what the next one still uses is charged to it from now on
-            used = _arrays(self._states[0])
-            self._added[0] |= {key: size for key, size in orphans.items() if key in used}
+        used = _memory(self._states[0]) if self._states else {}
+        for block, size in orphans.items():
+            if block in used:  # it is charged to the next one from now on
+                self._added[0][block] = size
+            else:
+                del self._held[block]
+
+    def _drop_newest(self) -> State:
+        for block in self._added.pop():
+            del self._held[block]
+        return self._states.pop()
 
     def back(self, phases: int) -> State:
         """The state so many phases ago."""
@@ -74,14 +87,14 @@ class Past:
 
     def go_back_to(self, state: State) -> None:
         """Forget ``state`` and what came after it."""
-        while self._states.pop() is not state:
-            self._added.pop()
-        self._added.pop()
+        while self._drop_newest() is not state:
+            pass
 
     def clear(self) -> None:
         """Forget everything."""
         self._states.clear()
         self._added.clear()
+        self._held.clear()
 
     def limit(self, iterations: int = ITERATIONS, megabytes: float = MEGABYTES) -> None:
         """Change the bounds; what lies beyond them is forgotten at once."""
@@ -94,12 +107,13 @@ class Past:
         """The same states, for a fork."""
         past = Past(self.n_units, self.iterations, self.megabytes)
         past._states, past._added = self._states.copy(), deque(map(dict, self._added))
+        past._held = self._held.copy()
         return past
 
     @property
     def bytes(self) -> int:
         """Memory that the kept states hold together, shared arrays counted once."""
-        return sum(sum(added.values()) for added in self._added)
+        return sum(self._held.values())
 
     def __len__(self) -> int:
         return len(self._states)
@@ -118,18 +132,35 @@ class Past:
         )
 
 
-def _arrays(value: Any) -> dict[int, int]:
-    """{id: bytes} of all arrays and tensors reachable from a state, its records aside."""
-    found: dict[int, int] = {}
+def _memory(value: Any) -> Held:
+    """The blocks of memory that the arrays reachable from a state hold, its records and settings aside.
+
+    A view holds all of what it is a view of, however little of it shows.
+    """
+    held: Held = {}
     waiting = [value]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, Tensor | np.ndarray):
-            found[id(item)] = item.nbytes
-        elif isinstance(item, Mapping):
+        kind: Any = type(item)
+        if issubclass(kind, Tensor):
+            block = item.untyped_storage()
+            held[block.data_ptr()] = block.nbytes()
+        elif issubclass(kind, np.ndarray):
+            while isinstance(item.base, np.ndarray):
+                item = item.base
+            held[item.__array_interface__["data"][0]] = item.nbytes
+        elif issubclass(kind, Mapping):
             waiting.extend(item.values())
-        elif dataclasses.is_dataclass(item):
-            waiting.extend(getattr(item, f.name) for f in dataclasses.fields(item))
-        elif isinstance(item, tuple) and not isinstance(item, Log):
+        elif issubclass(kind, tuple):
             waiting.extend(item)
-    return found
+        else:
+            waiting.extend(getattr(item, name) for name in _fields(kind))
+    return held
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """Where a record may hold arrays; nowhere, for what is none."""
+    if not dataclasses.is_dataclass(kind) or issubclass(kind, Settings):
+        return ()
+    return tuple(f.name for f in dataclasses.fields(kind))

@@ -269,7 +269,7 @@ def _judge(setup: Setup, state: State, name: str) -> _Judged:
     at_ends, _ = network.step(recurrent, last_seen, after[t, env])
     before_each = torch.cat([before.unsqueeze(0), after[:-2]])
     latest = after[-2] * (1 - begins[-1]).unsqueeze(-1)
-    sequences = before_each[:: state.settings.sequence_length]
+    sequences = before_each[:: state.settings.sequence_length].clone()  # a view would keep all of it alive
     return _Judged(outputs.squeeze(-1), at_ends.squeeze(-1), (sequences, latest))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from workbench import checkpoint, envs, resume
+from workbench import envs, resume
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
@@ -172,14 +172,17 @@ def first_state(setup: Setup, settings: Settings, running: Running) -> State:
     )
 
 
-def load(path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any = None) -> Trainer:
+def load(
+    path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any = None, device: str | None = None
+) -> Trainer:
     """A trainer as ``trainer.save(path)`` left it; it goes on bit for bit, on the same machine and library versions.
 
-    ``env`` is needed where the environment cannot be rebuilt from its description, ``order`` where the order was a
-    function. Executes nothing from the file. Raises ``CheckpointError`` for one that is damaged, foreign, or of another
-    environment.
+    ``path`` may be a directory in which ``trainer.run(directory=…)`` keeps checkpoints: the newest is loaded. ``env``
+    is needed where the environment cannot be rebuilt from its description, ``order`` where the order was a function,
+    and ``device`` to go on on another one. Executes nothing from the file. Raises ``CheckpointError`` for one that is
+    damaged, foreign, or of another environment.
     """
-    arrays, held = checkpoint.read(path)
+    path, arrays, held = resume.read(path)
     if env is None:
         if held["env"] is None:
             raise CheckpointError(
@@ -187,9 +190,9 @@ def load(path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any
                 "wb.load(path, env=env)."
             )
         env = envs.make(**held["env"])
-    resume.refuse_other_agents(path, held, env)
+    resume.refuse_another_env(path, held, env)
     method = find_method(held["method"])
-    settings = method.settings.make(method.name, resume.settings_of(path, held, order))
+    settings = method.settings.make(method.name, resume.settings_of(path, held, order, device))
     setup = make_setup(held["method"], env, held["seed"], settings)
     state = resume.state_of(path, arrays, held, setup, settings)
     return Trainer(setup, state, record=resume.record_of(held))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import warnings
@@ -16,10 +17,12 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError
 from workbench.events import Intervention
 from workbench.rollout import Running
+from workbench.settings import device_name
 from workbench.state import Setup, State
 
 BEST = "best.safetensors"
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
+OF_THE_MACHINE = ("n_threads", "workers")  # options of an environment by which no bit of it differs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +69,16 @@ def record_of(held: Values) -> Record:
     return Record(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
 
 
-def settings_of(path: object, held: Values, order: Any = None) -> Values:
-    """The settings in a document as keywords; an order that was a function must be given anew."""
+def settings_of(path: object, held: Values, order: Any = None, device: str | None = None) -> Values:
+    """The settings in a document as keywords; an order that was a function must be given anew, a device may be."""
     plain = dict(held["state"]["settings"])
+    try:
+        plain["device"] = device_name(plain["device"] if device is None else device)
+    except ValueError as expected:
+        raise CheckpointError(
+            f"{str(path)!r} would go on on the device {plain['device'] if device is None else device!r}; expected "
+            f"{expected}. wb.load(path, device='cpu') goes on on the CPU, though not to the same bits."
+        ) from None
     if isinstance(plain["order"], dict):
         if order is None:
             raise CheckpointError(
@@ -79,13 +89,35 @@ def settings_of(path: object, held: Values, order: Any = None) -> Values:
     return plain
 
 
-def refuse_other_agents(path: object, held: Values, env: TeamEnv) -> None:
-    """A checkpoint of another team does not fit."""
+def refuse_another_env(path: object, held: Values, env: TeamEnv) -> None:
+    """A checkpoint of another team, or of another environment that describes itself, does not fit."""
     if list(env.agents) != held["agents"]:
         raise CheckpointError(
             f"{str(path)!r} was saved with the agents {', '.join(held['agents'])}, and this environment has "
             f"{', '.join(env.agents)}; pass an environment like the one that was trained on."
         )
+    told = _differences(_essence(held["env"]), _essence(env.description)) if held["env"] and env.description else ""
+    if told:
+        raise CheckpointError(
+            f"{str(path)!r} is of another environment ({told}); pass one like it, or none: wb.load(path) makes it."
+        )
+
+
+def _essence(description: Mapping[str, Any] | None) -> Values:
+    """A description as a file has it, without what belongs to the machine."""
+    plain: Values = json.loads(json.dumps(dict(description or {})))
+    return {name: value for name, value in plain.items() if name not in OF_THE_MACHINE}
+
+
+def _differences(theirs: Values, mine: Values) -> str:
+    """What differs, in words; long values by name alone."""
+
+    def told(values: Values, name: str) -> str:
+        text = repr(values[name]) if name in values else "none"
+        return text if len(text) <= 60 else "another"
+
+    names = [name for name in dict.fromkeys((*theirs, *mine)) if theirs.get(name) != mine.get(name)]
+    return "; ".join(f"{name}: {told(theirs, name)} there, {told(mine, name)} here" for name in names)
 
 
 def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings: Any) -> State:
@@ -117,6 +149,9 @@ class CheckpointDirectory:
 
     def __init__(self, path: str | os.PathLike[str], keep: int = 2) -> None:
         self.path, self.keep = Path(path), keep
+
+    def make(self) -> CheckpointDirectory:
+        """Make sure that there is such a directory to write to, free of what a kill left; ``OSError`` if not."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for abandoned in self.path.glob(".*.safetensors.*.partial"):
@@ -125,6 +160,7 @@ class CheckpointDirectory:
             raise OSError(
                 error.errno, f"no checkpoints can be kept in {str(self.path)!r}: {error.strerror}. Choose another."
             ) from None
+        return self
 
     def files(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -169,20 +205,21 @@ class CheckpointDirectory:
         return True
 
 
+def read(path: str | os.PathLike[str]) -> tuple[Path, Arrays, Values]:
+    """A checkpoint, or the newest of a directory of them, and where it was."""
+    if Path(path).is_dir() and (found := CheckpointDirectory(path).newest()) is not None:
+        return found
+    return Path(path), *checkpoint.read(path)
+
+
 def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -> None:
     """Going on with a checkpoint that another method, seed, environment or setting made would mix two runs."""
-    description = setup.env.description
-    mine = {
-        "method": setup.method_name,
-        "seed": setup.streams.seed,
-        "env": None if description is None else dict(description),
-        **record.made_with,
-    }
-    theirs = {name: held[name] for name in ("method", "seed", "env")} | held["made_with"]
+    mine = {"method": setup.method_name, "seed": setup.streams.seed, **_essence(setup.env.description)}
+    theirs = {"method": held["method"], "seed": held["seed"], **_essence(held["env"])}
     # The thread count may come from the machine; the run goes on with the one it began with.
-    differing = [name for name in mine if name != "threads" and mine[name] != theirs.get(name)]
-    if differing:
-        told = "; ".join(f"{name}: {theirs.get(name)!r} there, {mine[name]!r} here" for name in differing)
+    own = {"threads": None}
+    told = _differences(theirs | held["made_with"] | own, mine | dict(record.made_with) | own)
+    if told:
         raise CheckpointError(
             f"{str(path)!r} is of another run ({told}). Choose another directory, or make the trainer as it was."
         )

@@ -28,6 +28,7 @@ from workbench.phases import PHASES
 from workbench.resume import CheckpointDirectory, Record
 from workbench.run import Run
 from workbench.sequence import draw_order
+from workbench.settings import integer
 from workbench.state import Setup, State
 
 Listener = Callable[[Event], None]
@@ -116,9 +117,13 @@ class Trainer(Run):
         """
         if (iterations is None) == (env_steps is None):
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
-        per_iteration = self._setup.env.n_envs * self.settings.n_steps
-        goal = env_steps if env_steps is not None else self.env_steps + int(iterations or 0) * per_iteration
-        kept = None if directory is None else CheckpointDirectory(directory)
+        if env_steps is not None:
+            goal = _whole("env_steps", env_steps, 0)
+        else:
+            goal = self.env_steps + _whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
+        _whole("save_every", save_every, 1), _whole("evaluate_episodes", evaluate_episodes, 1)
+        evaluate_every = None if evaluate_every is None else _whole("evaluate_every", evaluate_every, 1)
+        kept = None if directory is None else CheckpointDirectory(directory).make()
         if kept is not None:
             self._go_on_from(kept)
         with PhaseBoundaryInterrupt(terminate=kept is not None) as interrupt, self._progress_bar(goal, progress) as bar:
@@ -188,8 +193,7 @@ class Trainer(Run):
         Played in an environment of its own, so that nothing of the run changes; the same ``seed`` starts the same
         episodes. The mean goes into ``evaluations``.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes is {episodes!r}; expected an integer ≥ 1.")
+        episodes = _whole("episodes", episodes, 1)
         with self._lock:
             state = self._state
             env = self.env.remake(n_envs=min(episodes, MAX_ENVS))
@@ -293,8 +297,10 @@ class Trainer(Run):
         """
         if phases is not None and iterations is not None:
             raise ValueError("rewind() takes either phases= or iterations=, such as rewind(phases=1).")
-        if phases is None and iterations is None:
-            phases = 1
+        if iterations is not None:
+            iterations = _whole("iterations", iterations, 0)
+        else:
+            phases = 1 if phases is None else _whole("phases", phases, 1)
         with self._lock:
             self._require_snapshots("rewind")
             before = self._state
@@ -372,6 +378,14 @@ class Trainer(Run):
             self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
             self.__dict__["_record"] = resume.record_of(held)
             self._past.clear()
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """``value`` as an int of at least ``least``; 1e6 is a whole number, too."""
+    try:
+        return int(integer(least)(int(value) if isinstance(value, float) and value.is_integer() else value))
+    except ValueError as expected:
+        raise ValueError(f"{name} is {value!r}; expected {expected}.") from None
 
 
 def _version() -> str:

@@ -11,7 +11,10 @@ def penalised_optimum(policy, gains, weights, penalty, floor):
     """max Σ w p·g − C·d subject to p ≥ η, Σp = 1, Σ_a q log(q/p) ≤ d in every state. Returns its value.
 
     The variables are p (S·A), κ (S·A) and d; (log q − κ/q, 1, p) in the exponential cone says that κ ≥ q log(q/p).
+    Solved in units in which Σw = 1 and the largest |g| is 1, so that the solver's tolerances are the value's.
     """
+    scale = np.abs(gains).max() * weights.sum() or 1.0
+    gains, weights, penalty = gains / (np.abs(gains).max() or 1.0), weights / (weights.sum() or 1.0), penalty / scale
     n_states, n_actions = policy.shape
     size = n_states * n_actions
     n_variables = 2 * size + 1
@@ -51,7 +54,7 @@ def penalised_optimum(policy, gains, weights, penalty, floor):
     zero = sparse.csc_matrix((n_variables, n_variables))
     solution = clarabel.DefaultSolver(zero, cost, sparse.vstack(rows).tocsc(), np.array(right), cones, settings).solve()
     assert str(solution.status) in {"Solved", "AlmostSolved"}, solution.status
-    return -solution.obj_val
+    return -solution.obj_val * scale
 
 
 def dual_bound(policy, updated, gains, weights, penalty, floor):
