@@ -40,6 +40,25 @@ def test_discrete_and_shared_policies_too(tmp_path):
         np.testing.assert_array_equal(action, theirs[agent])
 
 
+def test_exported_policies_heed_masks_and_name_who_is_missing(tmp_path):
+    game = wb.theory.random_game(n_states=3, n_actions=(3, 2), seed=0)
+    trainer = wb.happo(wb.envs.tabular(game, n_envs=6), seed=0, n_steps=4, hidden_sizes=(16,))
+    loaded = wb.load_policies(wb.export_policies(trainer, tmp_path))
+    seen = trainer.env.reset(seed=3).observations
+    free = loaded.act(seen)
+    forbidden = {"agent_0": np.arange(3) != free["agent_0"][:, None]}
+    chosen = loaded.act(seen, forbidden)
+    logits = loaded.outputs("agent_0", seen["agent_0"])
+    np.testing.assert_array_equal(chosen["agent_0"], np.argsort(logits, axis=1)[:, 1])  # the second best
+    np.testing.assert_array_equal(chosen["agent_1"], free["agent_1"])
+    with pytest.raises(ValueError, match="observations has none for 'agent_1'"):
+        loaded.act({"agent_0": seen["agent_0"]})
+    with pytest.raises(ValueError, match=r"agent_0 takes \(n, 3\) inputs"):
+        loaded.outputs("agent_0", np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="unknown agent 'agent0'; did you mean 'agent_0'"):
+        loaded.outputs("agent0", seen["agent_0"])
+
+
 def test_what_is_no_export_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no exported policies"):
         wb.load_policies(tmp_path)
@@ -49,15 +68,51 @@ def test_what_is_no_export_is_told(tmp_path):
         wb.load_policies(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+READERS = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda path: pd.read_json(path, lines=True)}
+
+
+@pytest.mark.parametrize("kind", READERS)
 def test_tables_are_what_the_trainer_shows(kind, tmp_path):
-    trainer = wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=3, progress=False)
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=3, evaluate_every=2, progress=False)
     wb.export_tables(trainer, tmp_path, kind=kind)
-    read = pd.read_csv if kind == "csv" else lambda path: pd.read_json(path, lines=True)
-    history = read(tmp_path / f"history.{kind}")
-    np.testing.assert_allclose(history["reward"], trainer.history["reward"])
-    assert tuple(history["order"].iloc[0].split()) == trainer.history["order"].iloc[0]
-    assert len(read(tmp_path / f"agent_history.{kind}")) == 9
+    for name in ("history", "agent_history", "evaluations"):
+        found, shown = READERS[kind](tmp_path / f"{name}.{kind}"), getattr(trainer, name)
+        if "order" in shown:
+            shown["order"] = shown["order"].map(" ".join)
+        assert list(found) == list(shown)
+        # CSV and JSON round; Parquet has every bit.
+        pd.testing.assert_frame_equal(
+            found, shown, rtol=0 if kind == "parquet" else 1e-9, check_dtype=kind == "parquet"
+        )
+    assert len(trainer.agent_history) == 9
+
+
+def test_the_tables_of_a_run_that_has_not_begun_are_empty(tmp_path):
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    for kind, read in READERS.items():
+        wb.export_tables(trainer, tmp_path / kind, kind=kind)
+        assert len(read(tmp_path / kind / f"history.{kind}")) == 0
+
+
+def test_tensorboard_shows_every_finite_number_by_env_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=3, evaluate_every=2, progress=False)
+    shown = EventAccumulator(str(wb.export_tensorboard(trainer, tmp_path / "events")))
+    shown.Reload()
+
+    def curve(tag):
+        return [(event.step, event.value) for event in shown.Scalars(tag)]
+
+    history, agents = trainer.history, trainer.agent_history
+    assert curve("run/reward") == list(zip(history["env_steps"], history["reward"].astype("float32"), strict=True))
+    (evaluated,) = trainer.evaluations.to_dict("records")
+    assert curve("evaluation/return") == [(evaluated["env_steps"], np.float32(evaluated["return"]))]
+    for agent, rows in agents.groupby("agent"):
+        expected = list(zip(rows["env_steps"], rows["kl"].astype("float32"), strict=True))
+        assert curve(f"agents/{agent}/kl") == expected
+    ended = history[history["episodes"] > 0]
+    assert curve("run/return") == list(zip(ended["env_steps"], ended["return"].astype("float32"), strict=True))
 
 
 def test_an_unknown_kind_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from point_team import PointTeam
 from training_process import train
 
 import workbench as wb
+import workbench.trainer as trainer_module
 from workbench import checkpoint
 from workbench.errors import CheckpointError
 from workbench.resume import CheckpointDirectory
@@ -98,6 +99,31 @@ def test_a_termination_signal_saves_first(tmp_path):
     while (twin.iteration, twin.phase, twin.remaining) != (reached, loaded.phase, loaded.remaining):
         twin.step()
     assert twin.fingerprint() == loaded.fingerprint()
+
+
+def test_an_interrupt_closes_the_bar_and_leaves_a_trainer_that_goes_on(tmp_path, monkeypatch, capsys):
+    closed = []
+
+    class Bar(trainer_module.tqdm):
+        def close(self):
+            closed.append(self.n)
+            super().close()
+
+    monkeypatch.setattr(trainer_module, "tqdm", Bar)
+    trainer = fresh()
+    stop = trainer.subscribe(lambda event: os.kill(os.getpid(), signal.SIGINT) if event.env_steps == 96 else None)
+    # A shell's background job is started deaf to interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="stopped at a phase boundary; the trainer can go on"):
+            trainer.run(iterations=50, directory=tmp_path, save_every=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert closed[0] == 96
+    assert "HAPPO" in capsys.readouterr().err
+    stop()
+    trainer.run(iterations=0, progress=False)
+    assert trainer.fingerprint() == fresh().run(iterations=3, progress=False).fingerprint()
 
 
 def test_run_takes_up_what_the_directory_holds(tmp_path):

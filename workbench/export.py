@@ -113,14 +113,27 @@ class Policies:
                 x = np.maximum(x, 0)
         return x
 
-    def act(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """{agent: action}, shaped as environments take it: the mean, or the likeliest of each group of logits."""
+    def act(
+        self,
+        observations: Mapping[str, npt.NDArray[Any]],
+        action_masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """{agent: action}, shaped as environments take it: the mean, or the likeliest of each group of logits.
+
+        ``action_masks`` are a ``TimeStep``'s: {agent: (n, n_actions) bool}, True where an action may be taken.
+        """
+        if missing := [agent for agent in self.agents if agent not in observations]:
+            raise ValueError(
+                f"observations has none for {missing[0]!r}; give one array for each of {list(self.agents)}."
+            )
         actions: dict[str, npt.NDArray[Any]] = {}
         for agent in self.agents:
             outputs = self.outputs(agent, observations[agent])
             if self.about["agents"][agent]["distribution"] == "gaussian":
                 actions[agent] = outputs
                 continue
+            if action_masks and agent in action_masks:
+                outputs = np.where(action_masks[agent], outputs, -np.inf)
             sizes = self.about["agents"][agent]["sizes"]
             groups = np.split(outputs, np.cumsum(sizes)[:-1], -1)
             chosen = np.stack([group.argmax(-1) for group in groups], -1)
@@ -144,10 +157,7 @@ def load_policies(directory: str | Path) -> Policies:
 
 
 def export_tables(run: Run, directory: str | Path, *, kind: str = "csv") -> Path:
-    """Write ``history``, ``agent_history`` and ``evaluations`` to a directory as "csv", "parquet" or "jsonl".
-
-    Parquet needs pyarrow (``pip install pyarrow``).
-    """
+    """Write ``history``, ``agent_history`` and ``evaluations`` to a directory as "csv", "parquet" or "jsonl"."""
     if kind not in ("csv", "parquet", "jsonl"):
         raise unknown_name("kind of table", kind, ("csv", "parquet", "jsonl"))
     directory = Path(directory)
@@ -166,11 +176,14 @@ def export_tables(run: Run, directory: str | Path, *, kind: str = "csv") -> Path
 
 
 def export_tensorboard(run: Run, directory: str | Path) -> Path:
-    """Write the histories as TensorBoard events (``pip install tensorboard``): scalars by env steps, agents by name."""
+    """Write the histories as TensorBoard events: scalars by env steps, agents by name.
+
+    Needs the extra: ``pip install "workbench[tensorboard]"``; then ``tensorboard --logdir DIRECTORY`` shows them.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ImportError("TensorBoard's writer is not installed: pip install tensorboard.") from None
+        raise ImportError("TensorBoard is not installed: pip install tensorboard.") from None
     with SummaryWriter(str(directory)) as writer:
         for prefix, table in (("run", run.history), ("evaluation", run.evaluations), ("agents", run.agent_history)):
             for row in table.to_dict("records"):
