@@ -293,6 +293,48 @@ MUTANTS = (
         "at_ends = network.forward(recurrent, last_seen)",
         "test_recurrent.py",
     ),
+    Mutant(
+        "draw runs across tasks",
+        "statistics/estimates.py",
+        "generators[task].integers(n, size=(some, n))",
+        "generators[task].integers(-starts[task], sum(sizes.values()) - starts[task], size=(some, n))",
+        "stats/test_estimates.py",
+    ),
+    Mutant(
+        "count a tie as a win",
+        "statistics/estimates.py",
+        "np.where(a == b, 0.5, a > b)",
+        "np.where(a == b, 1.0, a > b)",
+        "stats/test_estimates.py",
+    ),
+    Mutant(
+        "keep steered runs",
+        "statistics/selection.py",
+        "if not steered and frame",
+        "if False and frame",
+        "stats/test_comparison.py",
+    ),
+    Mutant(
+        "count runs in place of seeds",
+        "statistics/selection.py",
+        "append(_scaled(_mean_of(held), name, scale))",
+        "extend(_scaled(each, name, scale) for each in held)",
+        "stats/test_comparison.py",
+    ),
+    Mutant(
+        "compare where only the longest run came",
+        "statistics/comparison.py",
+        "ends[task] = min(reached) if",
+        "ends[task] = max(reached) if",
+        "stats/test_comparison.py",
+    ),
+    Mutant(
+        "keep the newest as the best",
+        "trainer.py",
+        'return all(newest["return"] > row["return"] for',
+        'return all(newest["return"] != row["return"] for',
+        "stats/test_absolute_metric.py",
+    ),
 )
 
 

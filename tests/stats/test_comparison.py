@@ -22,7 +22,7 @@ from workbench.statistics import (
     published,
     select,
 )
-from workbench.statistics.comparison import common_steps
+from workbench.statistics.comparison import COVERAGE, common_steps
 
 QUICK = {"resamples": 500}
 
@@ -344,6 +344,7 @@ def test_protocol_is_met_by_what_meets_it():
         (lambda t: t[~((t["seed"] > 2) & (t["method"] == "happo"))], "3 to 10 of 10 runs"),
         (lambda t: t.assign(episodes=10), "10 of 32 episodes"),
         (lambda t: t.drop(columns="episodes"), "number of episodes unknown"),
+        (lambda t: t.assign(explained_variance=0.9), "training episodes instead of evaluations"),
         (lambda t: t[t["env_steps"] != 40_000], "evaluated every 20,000 to 40,000 env steps"),
         (lambda t: t[t["env_steps"] == 40_000], "one evaluation a run"),
         (lambda t: t.drop(columns="absolute_return"), "no absolute metric in any of 20 runs"),
@@ -355,6 +356,23 @@ def test_protocol_names_what_is_wanting(change, wanting):
     assert f"standard protocol (arXiv 2209.10485): not met: {wanting}" in comparison.how
     assert not comparison.protocol().table["met"].all()
     assert wanting in comparison.summary().how[-1]
+
+
+def test_returns_of_training_are_called_so():
+    table = sweep_table(seeds=3).assign(explained_variance=0.9)
+    assert compare(table).how[0].startswith("return in training at 240,000 env steps")
+    assert compare(table.assign(return_std=1.0)).how[0].startswith("return at 240,000 env steps")
+
+
+@pytest.mark.parametrize("seeds", COVERAGE)
+def test_intervals_from_few_seeds_hold_as_seldom_as_is_said(seeds):
+    """4,000 tables of normal scores at once, as the points of a curve."""
+    scores = np.random.default_rng(1).normal(size=(seeds, 4000))
+    estimate = bootstrap({"a": scores}, resamples=1000)
+    held = np.mean((estimate.low <= 0) & (estimate.high >= 0))
+    assert 100 * held == pytest.approx(COVERAGE[seeds], abs=2.5)
+    few = [line for line in compare(sweep_table(("a",), seeds=seeds), **QUICK).how if line.startswith("few seeds")]
+    assert few == [f"few seeds: with {seeds}, some {COVERAGE[seeds]} % of 95 % intervals hold the true value"]
 
 
 def test_every_report_says_how_it_was_made():

@@ -21,7 +21,7 @@ from workbench.statistics.selection import ABSOLUTE, NO_TASK, Names, Selection, 
 ALL_TASKS = "all tasks"
 MOST_POINTS = 100  # of a curve with a band
 # How often the 95 % interval of the interquartile mean of so few normal scores holds the true one: docs/statistics.md.
-COVERAGE = {2: 51, 3: 75, 4: 88, 5: 91}
+COVERAGE = {2: 50, 3: 74, 4: 88, 5: 90}
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,8 @@ class Comparison:
         tasks = "" if chosen.tasks == (NO_TASK,) else f" on {counted(len(chosen.tasks), 'task')}"
         where = {"absolute": "of the best policy"}.get(str(self.at), f"at {self._ends_in_words()} env steps")
         place = f" {where}" if at and (self.at == "absolute" or any(self.ends.values())) else ""
-        lines = [f"{chosen.metric}{place}: {counted(len(self.groups), 'group')}{tasks}, {span(runs)} seeds each"]
+        what = f"{chosen.metric}{' in training' if chosen.trained else ''}"
+        lines = [f"{what}{place}: {counted(len(self.groups), 'group')}{tasks}, {span(runs)} seeds each"]
         if chosen.scale is not None:
             lines.append(f"normalised, (x − low)/(high − low): {chosen.scale.source}")
         lines += [*notes, *chosen.notes]

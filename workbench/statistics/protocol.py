@@ -59,14 +59,15 @@ def requirements(selection: Selection, protocol: Protocol, keys: Sequence[tuple[
         best = f"no absolute metric in {'any' if without == len(runs) else without} of {counted(len(runs), 'run')}"
     else:
         best = f"absolute metric on {_of(absolute, protocol.absolute_episodes)} episodes"
+    if selection.trained:
+        found = "training episodes instead of evaluations"
+    else:
+        found = f"{_of(episodes, protocol.episodes)} episodes" if max(episodes) else "number of episodes unknown"
+    enough = min(episodes) >= protocol.episodes and not selection.trained
     return (
         Requirement("independent runs", f"{_of(seeds, protocol.runs)} runs", min(seeds) >= protocol.runs),
         Requirement("one interval of env steps", _interval_in_words(intervals), len(intervals) == 1),
-        Requirement(
-            "episodes of an evaluation",
-            f"{_of(episodes, protocol.episodes)} episodes" if max(episodes) else "number of episodes unknown",
-            min(episodes) >= protocol.episodes,
-        ),
+        Requirement("episodes of an evaluation", found, enough),
         Requirement("absolute metric", best, not without and min(absolute) >= protocol.absolute_episodes),
     )
 

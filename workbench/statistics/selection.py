@@ -26,6 +26,7 @@ TASK_COLUMNS = ("environment", "env", "task", "scenario", "agent_conf", "partiti
 FINISHED = "finished"
 ABSOLUTE = "absolute_"  # before a metric: its value for the run's best policy, over many episodes
 NO_TASK = "all runs"
+OF_TRAINING, OF_EVALUATION = "explained_variance", "return_std"  # columns that only the one or the other has
 
 Names = str | Sequence[str]
 
@@ -66,6 +67,7 @@ class Selection:
     runs      {(group, task): one series for each seed, by seed}; none of them empty
     left_out  what was left out, in words
     notes     what else was done to the values, in words
+    trained   whether the values are of training episodes, in which agents explore, instead of evaluations
     scale     the constants by which values were normalised
     """
 
@@ -76,6 +78,7 @@ class Selection:
     runs: Mapping[tuple[str, str], tuple[Series, ...]]
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    trained: bool = False
     scale: Normalisation | None = None
 
 
@@ -125,6 +128,7 @@ def select(
         runs={key: tuple(held) for key, held in runs.items()},
         left_out=tuple(left_out),
         notes=(f"a seed's value is the mean of up to {most} runs that differ in something else",) * (most > 1),
+        trained=OF_TRAINING in table and OF_EVALUATION not in table,
         scale=scale,
     )
 
