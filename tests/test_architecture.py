@@ -49,7 +49,7 @@ LAYERS = (
     "experiments",
     "training",
     "statistics",
-    "sweep",
+    "sweeps",
     "bench",
     "jupyter",
     "__main__",
@@ -57,7 +57,7 @@ LAYERS = (
 )
 
 # The exceptions: methods of these show themselves, and import the view within the method, when called.
-SHOW_THEMSELVES = {"trainer": "replay()", "sweep": "figure()"}
+SHOW_THEMSELVES = {"trainer": "replay()", "sweeps": "figure()"}
 
 # Third-party packages that only these modules import; all others are free, except for theory.
 CONFINED = {
@@ -66,9 +66,9 @@ CONFINED = {
     "plotly": {"jupyter"},
     "matplotlib": {"jupyter"},
     "IPython": {"jupyter"},
-    "papermill": {"sweep"},
-    "distributed": {"sweep"},
-    "dask": {"sweep"},
+    "papermill": {"sweeps"},
+    "distributed": {"sweeps"},
+    "dask": {"sweeps"},
     "pettingzoo": {"envs"},
     "gymnasium_robotics": set[str](),
 }

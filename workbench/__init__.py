@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from workbench.jupyter.session import Session
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
+    from workbench.sweeps.recording import record
+    from workbench.sweeps.sweep import Sweep
 
 __version__ = "0.1.0"
 __all__ = [
     "Session",
+    "Sweep",
     "__version__",
     "envs",
     "errors",
@@ -33,6 +36,7 @@ __all__ = [
     "load_policies",
     "mappo",
     "options",
+    "record",
     "reference_settings",
     "shared_ppo",
     "statistics",
@@ -49,6 +53,8 @@ _LAZY = {
     "Session": "workbench.jupyter.session",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
+    "Sweep": "workbench.sweeps.sweep",
+    "record": "workbench.sweeps.recording",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),
     **dict.fromkeys(
         ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.recipes"

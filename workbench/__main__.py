@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from workbench.bench import TASKS, as_json, bench
+from workbench.sweeps import command
 from workbench.training import train
 
 
@@ -33,12 +34,15 @@ def main(arguments: list[str] | None = None) -> int:
     training.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, repeatable")
     training.set_defaults(act=_train)
 
+    sweeping = commands.add_parser("sweep", help="run a notebook many times; status 0 tells that all finished")
+    command.add_arguments(sweeping)
+    sweeping.set_defaults(act=command.sweep)
+
     options = parser.parse_args(arguments)
     try:
-        options.act(options)
+        return options.act(options) or 0
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    return 0
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -77,7 +77,7 @@ AGENT_COLUMNS = (
     "max_weight_share",
     "m_variance",
 )
-EVALUATION_COLUMNS = ("iteration", "env_steps", "return", "return_std", "episode_length", "episodes")
+EVALUATION_COLUMNS = ("iteration", "env_steps", "return", "return_std", "episode_length", "episodes", "returns")
 
 
 def table(rows: Log[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -151,7 +151,7 @@ class Run:
 
     @property
     def evaluations(self) -> pd.DataFrame:
-        """One row for each evaluation: env_steps, return (mean), return_std, episodes."""
+        """One row for each evaluation: env_steps, return (mean), return_std, episodes, returns of each."""
         return table(self._state.evaluations, EVALUATION_COLUMNS)
 
     @property

@@ -102,6 +102,7 @@ class Trainer(Run):
         directory: str | Path | None = None,
         save_every: int = 10,
         progress: bool = True,
+        after_iteration: Callable[[Trainer], object] | None = None,
     ) -> Trainer:
         """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
 
@@ -114,6 +115,9 @@ class Trainer(Run):
         stay), and at a termination signal before the process ends; so is the run at its best evaluation so far, in
         ``best.safetensors``. If the directory holds a checkpoint of this run already, the run goes on from there: the
         same lines, started again after a kill, end with the same bits.
+
+        ``after_iteration(trainer)`` is called when an iteration is complete, before its checkpoint is written: to
+        evaluate in another rhythm, to write results down. What it raises ends the run there.
         """
         if (iterations is None) == (env_steps is None):
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
@@ -134,8 +138,10 @@ class Trainer(Run):
                 if complete:
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes)
-                        if kept is not None and self._best_so_far():
-                            kept.write_best(*self._document())
+                    if after_iteration is not None:
+                        after_iteration(self)
+                    if kept is not None and self._best_so_far():
+                        kept.write_best(*self._document())
                     bar.set_postfix_str(self._latest_return(), refresh=False)
                 due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal)
                 if kept is not None and (due or interrupt.terminating):
@@ -156,8 +162,10 @@ class Trainer(Run):
         )
 
     def _best_so_far(self) -> bool:
-        """Whether the newest evaluation is better than all before it on as many episodes."""
-        *earlier, newest = self._state.evaluations
+        """Whether the policies as they are were evaluated, better than all before them on as many episodes."""
+        *earlier, newest = self._state.evaluations or [{"iteration": None}]
+        if newest["iteration"] != self.iteration:
+            return False
         return all(newest["return"] > row["return"] for row in earlier if row["episodes"] == newest["episodes"])
 
     def _latest_return(self) -> str:
@@ -210,6 +218,7 @@ class Trainer(Run):
                 "return_std": float(returns.std()),
                 "episode_length": float(lengths.mean()),
                 "episodes": episodes,
+                "returns": tuple(returns.tolist()),
             }
             self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
         return returns

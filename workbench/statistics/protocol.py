@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,12 +97,14 @@ def absolute_metric(
     *,
     episodes: int = COOPERATIVE.absolute_episodes,
     seed: int = 1,
+    order: Any = None,
 ) -> dict[str, float]:
     """The absolute metric of a run: the return of its best policy, over many fresh episodes.
 
     ``directory`` is one that ``trainer.run(evaluate_every=…, directory=…)`` kept: the best policy there is the one with
     the highest mean return among the run's evaluations. Chosen for that return, which is therefore too high, it is
-    evaluated anew, with another ``seed`` than evaluations have (0). Returns the columns that a table of runs takes up:
+    evaluated anew, with another ``seed`` than evaluations have (0). ``env`` and ``order`` are as ``wb.load`` takes them.
+    Returns the columns that a table of runs takes up:
     ``absolute_return``, ``absolute_episodes``, and ``absolute_env_steps`` for when the policy was met.
     """
     path = Path(directory) / BEST
@@ -110,7 +113,7 @@ def absolute_metric(
             f"{str(directory)!r} holds no best policy ({BEST}); it is kept where a run evaluates: "
             "trainer.run(env_steps=…, evaluate_every=5, evaluate_episodes=32, directory=…)."
         )
-    best = load(path, env=env)
+    best = load(path, env=env, order=order)
     returns = best.evaluate(episodes, seed=seed)
     return {
         ABSOLUTE + "return": float(returns.mean()),

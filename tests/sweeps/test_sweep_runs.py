@@ -1,0 +1,352 @@
+"""Sweeps that run: what they leave behind, what they do not do twice, and what stops them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pyarrow.parquet
+import pytest
+from tiny_notebook import WORK, value_of, write_notebook
+
+import workbench as wb
+from workbench.sweeps import engine, kernels, layout, results
+from workbench.sweeps.engine import SweepError, run_one
+from workbench.sweeps.sweep import make_job
+
+DEADLINE = 120.0
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    return write_notebook(tmp_path / "tiny.ipynb")
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return found
+
+
+def attempts(sweep):
+    return {run.name: (run.directory / layout.ATTEMPTS).read_text() for run in sweep.runs if run.status != "waiting"}
+
+
+def outcomes(run):
+    return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
+
+
+def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, client):
+    directory = tmp_path / "a {b} ü"  # papermill would fill in the braces
+    sweep = wb.Sweep(notebook, grid={"order": ["random", "fixed"]}, seeds=range(2), directory=directory)
+    assert "0 finished" in repr(sweep)
+    assert "80 env steps in all; not known before a run is finished" in repr(sweep)
+    assert sweep.table("runs")["status"].tolist() == ["waiting"] * 4
+    sweep.run(client=client, progress=False)
+    assert sweep.finished
+    assert sweep.failures == {}
+
+    table = sweep.table()
+    assert list(table.columns[:6]) == ["run", "order", "seed", "status", "steered", "iteration"]
+    assert len(table) == 4 * 20
+    for (order, seed), rows in table.groupby(["order", "seed"]):
+        assert rows["return"].tolist() == [value_of(seed, step, order) for step in range(1, 21)]
+    assert set(table["status"]) == {"finished"}
+    assert results.table(directory).equals(table)
+
+    run = sweep.runs[0]
+    assert run.record["parameters"] == {**run.parameters, "sizes": [4, 4]}
+    assert run.record["versions"]["workbench"] == wb.__version__
+    assert {"host", "processor", "cores"} <= run.record["machine"].keys()
+    assert run.record["wall_seconds"] > 0
+    curves = pyarrow.parquet.read_table(run.directory / layout.CURVES).to_pandas()
+    assert curves["return"].tolist() == [value_of(0, step) for step in range(1, 21)]
+    page = (run.directory / layout.PAGE).read_text(encoding="utf-8")
+    assert "begun_at" in page
+    assert len(page) < 1_000_000
+    assert 'src="http' not in page
+    names = {path.name for path in run.directory.iterdir()}
+    assert not {name for name in names if "partial" in name}
+    assert names >= {layout.FINISHED, layout.RUN, layout.METRICS, layout.SUMMARY, layout.REPORT, layout.PAGE}
+
+    before = attempts(sweep)
+    sweep.run(client=client, progress=False)
+    assert attempts(sweep) == before
+    more = wb.Sweep(notebook, grid={"order": ["random", "fixed", "reversed"]}, seeds=range(2), directory=directory)
+    assert "4 finished, 0 failed, 0 running, 2 to do" in repr(more)
+    assert "about" in repr(more)
+    more.run(client=client, progress=False)
+    assert more.finished
+    assert {name: text for name, text in attempts(more).items() if name in before} == before
+    assert len(results.table(directory)) == 6 * 20
+
+
+def test_other_processes_read_it_while_it_runs(notebook, tmp_path, client):
+    sweep = wb.Sweep(notebook, seeds=range(2), fixed={"pause": 0.5}, directory=tmp_path / "sweep")
+    sweep.start(client=client, progress=False)
+    wait_until(lambda: len(sweep.table()) > 3, "the first rows")
+    code = (
+        "import sys; from workbench.sweeps import results; t = results.table(sys.argv[1]);"
+        " print(len(t), *set(t.status))"
+        "; assert not {'torch', 'distributed', 'papermill'} & sys.modules.keys()"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(sweep.directory)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(told[0]) > 0
+    assert "running" in told
+    assert sweep.progress.state == "running"
+    sweep.cancel()
+    sweep.wait()
+    assert not sweep.running
+    assert sweep.progress.state == "not running"
+
+
+def test_a_value_can_inject_no_code(tmp_path, client):
+    witness = tmp_path / "witness"
+    hostile = [
+        f"'; import pathlib; pathlib.Path({str(witness)!r}).touch() #",
+        f'"\nimport pathlib; pathlib.Path({str(witness)!r}).touch()\n"',
+        "\\",
+        "{seed}\u2028\x00'''\"\"\"",
+        f"{{__import__('pathlib').Path({str(witness)!r}).touch()}}",
+    ]
+    notebook = write_notebook(
+        tmp_path / "echo.ipynb",
+        "import json, pathlib\n(pathlib.Path(directory) / 'summary.json').write_text(json.dumps({'told': words}))",
+        parameters="words: list[str] = []\nhint: str = ''\ndirectory: str | None = None\n",
+    )
+    sweep = wb.Sweep(notebook, grid={"words": [hostile]}, fixed={"hint": hostile[1]}, directory=tmp_path / "sweep")
+    sweep.run(client=client, progress=False)
+    assert sweep.runs[0].summary == {"told": hostile}
+    assert not witness.exists()
+
+
+def test_a_run_that_fails_by_itself_is_reported_and_not_tried_again(notebook, tmp_path, client):
+    sweep = wb.Sweep(notebook, grid={"fails": [True, False]}, seeds=[3], directory=tmp_path / "sweep")
+    sweep.run(client=client, progress=False)
+    assert not sweep.finished
+    assert sweep.failures == {"fails=True seed=3": "ValueError: seed 3 fails at step 11"}
+    failed, finished = sweep.runs
+    assert (failed.status, finished.status) == ("failed", "finished")
+    assert "seed 3 fails" in (failed.directory / layout.PAGE).read_text(encoding="utf-8")
+    assert sweep.table("runs").set_index("fails")["error"].tolist()[0].startswith("ValueError")
+    before = attempts(sweep)
+    sweep.run(client=client, progress=False)
+    assert attempts(sweep) == before
+    sweep.run(client=client, progress=False, retry_failed=True)
+    assert outcomes(failed) == ["failed", "failed"]
+    assert outcomes(finished) == ["finished"]
+
+
+def test_a_run_whose_process_always_dies_is_given_up(tmp_path, client):
+    notebook = write_notebook(tmp_path / "dies.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep").run(client=client, progress=False)
+    (run,) = sweep.runs
+    assert run.status == "failed"
+    assert "its process died 3 times from the same point" in run.failure["message"]
+    assert outcomes(run) == ["died"] * 3
+    assert not (run.directory / layout.FINISHED).exists()
+
+
+def test_a_notebook_that_ends_without_a_summary_has_not_finished(tmp_path, client):
+    notebook = write_notebook(tmp_path / "short.ipynb", WORK)
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep").run(client=client, progress=False)
+    assert sweep.runs[0].status == "failed"
+    assert "without writing summary.json" in sweep.runs[0].failure["message"]
+
+
+def test_it_is_paused_cancelled_and_goes_on(notebook, tmp_path, client):
+    sweep = wb.Sweep(notebook, seeds=range(5), fixed={"pause": 0.05}, directory=tmp_path / "sweep")
+    sweep.start(client=client, progress=False)
+    with pytest.raises(RuntimeError, match="is running"):
+        sweep.start(client=client)
+    with pytest.raises(TimeoutError, match="still running"):
+        sweep.wait(timeout=0.1)
+    wait_until(lambda: any(len(run.rows("iterations")) > 3 for run in sweep.runs), "a run under way")
+    sweep.pause()
+    wait_until(lambda: sweep.progress.finished and not sweep.progress.running, "those under way to end")
+    begun = len(attempts(sweep))
+    assert begun < 5
+    assert sweep.progress.state == "paused"
+    sweep.resume()
+    wait_until(lambda: any(run.status == "running" and len(run.rows("iterations")) > 3 for run in sweep.runs), "more")
+    sweep.cancel()
+    sweep.wait()
+    assert not sweep.finished
+    statuses = [run.status for run in sweep.runs]
+    assert "interrupted" in statuses
+    assert "running" not in statuses
+    interrupted = {run.name: len(run.rows("iterations")) for run in sweep.runs if run.status == "interrupted"}
+    sweep.run(client=client, progress=False)
+    assert sweep.finished
+    begun_at = {run.name: run.summary["begun_at"] for run in sweep.runs}
+    assert all(begun_at[name] >= rows - 1 for name, rows in interrupted.items())
+    assert max(begun_at.values()) > 1
+    for seed, rows in sweep.table().groupby("seed"):
+        assert rows["return"].tolist() == [value_of(seed, step) for step in range(1, 21)]
+
+
+def test_two_sweeps_on_one_directory_do_each_run_once(notebook, tmp_path, client):
+    given = {"fixed": {"pause": 0.02}, "directory": tmp_path / "sweep"}
+    first = wb.Sweep(notebook, seeds=range(4), **given)
+    second = wb.Sweep(notebook, seeds=[3, 2, 1, 0, 4], **given)
+    first.start(client=client, progress=False)
+    second.run(client=client, progress=False)
+    first.wait()
+    assert first.finished
+    assert second.finished
+    for run in second.runs:
+        assert outcomes(run) == ["finished"]
+        assert len(run.rows("iterations")) == 20
+        assert (run.directory / "completed").read_text() == "once\n"
+    assert len(results.table(tmp_path / "sweep")) == 5 * 20
+
+
+def test_a_run_is_claimed_as_long_as_its_kernel_lives(tmp_path):
+    claim = layout.Claim.take(tmp_path)
+    assert claim is not None
+    assert layout.is_claimed(tmp_path)
+    assert layout.Claim.take(tmp_path) is None
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[claim.descriptor])
+    claim.release()
+    assert layout.is_claimed(tmp_path), "a kernel that inherited the claim holds it"
+    child.communicate(b"\n")
+    assert not layout.is_claimed(tmp_path)
+    with layout.Claim.take(tmp_path):
+        assert layout.is_claimed(tmp_path)
+    assert not layout.is_claimed(tmp_path)
+
+
+def test_lines_that_are_being_written_are_not_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    layout.append_lines(path, [{"a": 1, "b": float("nan")}, {"a": 2, "b": (1, float("inf"))}])
+    with open(path, "ab") as file:
+        file.write(b'{"a": 3')
+    assert layout.read_lines(path) == [{"a": 1, "b": None}, {"a": 2, "b": [1, None]}]
+    assert layout.last_line(path) == {"a": 2, "b": [1, None]}
+
+
+# ---- kernels ----
+
+TELLS = """\
+import json, os, pathlib, random, sys, threading
+import numpy as np
+told = {"ppid": os.getppid(), "draw": float(np.random.rand()), "python": random.random(), "cwd": os.getcwd(),
+        "threads": os.environ["OMP_NUM_THREADS"], "path": sys.path, "main": __name__, "argv": len(sys.argv)}
+(pathlib.Path(directory) / "summary.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def tells(tmp_path, monkeypatch):
+    """Does a run of a notebook that tells of its process, in this process; returns its summary."""
+    notebook = write_notebook(tmp_path / "tells.ipynb", TELLS)
+    yield lambda seed: _told(notebook, tmp_path / "sweep", seed)
+    kernels.close_fork_servers()
+
+
+def _told(notebook, directory, seed, **changes):
+    sweep = wb.Sweep(notebook, seeds=[seed], directory=directory, threads=1)
+    job = make_job(sweep)(sweep.plan.runs[0])
+    outcome = run_one()(job, lambda: False)
+    assert outcome.kind == "finished", outcome.message
+    return sweep.runs[0].summary
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_a_forked_kernel_is_like_a_fresh_one(tells, monkeypatch, tmp_path):
+    first, second = tells(0), tells(1)
+    assert first["ppid"] == second["ppid"] != os.getpid(), "both come from one fork server"
+    assert first["draw"] != second["draw"], "NumPy's global stream was shared"
+    assert first["python"] != second["python"]
+    monkeypatch.setattr(kernels, "fork_server", lambda *_: None)
+    fresh = tells(2)
+    assert fresh["ppid"] == os.getpid()
+    for name in ("cwd", "threads", "path", "main", "argv"):
+        assert first[name] == fresh[name], name
+    assert first["cwd"] == str(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_what_cannot_be_forked_safely_is_started_afresh(tells, monkeypatch, tmp_path):
+    (tmp_path / "starts_a_thread.py").write_text(
+        "import threading\nthreading.Thread(target=input, daemon=True).start()"
+    )
+    (tmp_path / "starts_a_thread.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setitem(kernels.IMPORTS, "numpy", ("numpy", "starts_a_thread"))
+    server = kernels.fork_server(("starts_a_thread",), 1)
+    assert server is not None
+    assert not server.fit
+    assert tells(0)["ppid"] == os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+def test_kernels_go_with_their_fork_server(tmp_path):
+    server = kernels.fork_server((), 1)
+    assert server is not None
+    assert server.fit
+    with open(os.devnull, "w") as output:
+        child = server.fork(["ipykernel", "-f", str(tmp_path / "k.json")], os.environ, str(tmp_path), [output.fileno()])
+    assert child.poll() is None
+    server._process.kill()
+    assert child.wait(10) == -9
+    again = kernels.fork_server((), 1)
+    assert again is not server
+    kernels.close_fork_servers()
+    with pytest.raises(ChildProcessError, match="is gone"):
+        again.fork(["ipykernel"], os.environ, str(tmp_path), [0])
+
+
+# ---- clusters ----
+
+
+def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkeypatch):
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep")
+    monkeypatch.setattr(engine, "PATIENCE", "1s")
+    with pytest.raises(SweepError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"):
+        sweep.run(scheduler="tcp://127.0.0.1:1", progress=False)
+    monkeypatch.setattr(wb, "__version__", "9.9")
+    with pytest.raises(SweepError, match=r"has workbench .*, this is 9\.9"):
+        sweep.run(client=client, progress=False)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="no sweep can be kept in"):
+        wb.Sweep(notebook, directory=tmp_path / "file").run(client=client, progress=False)
+
+
+def test_a_script_without_a_guard_is_told_so(notebook, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import workbench as wb\n"
+        f"wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r}).run(workers=1, progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode != 0
+    assert "if __name__ == '__main__':" in done.stderr
+
+
+def test_the_table_keeps_the_metrics_names(tmp_path):
+    place = tmp_path / layout.RUNS / "abc"
+    place.mkdir(parents=True)
+    parameters = {"env_steps": 10, "order": ["a", "b"], "seed": 1}
+    layout.write_json(tmp_path / layout.SWEEP, {"swept": ["env_steps", "order"], "runs": {"abc": parameters}})
+    layout.write_lines(place / layout.METRICS, [{"env_steps": 5, "order": ["b", "a"], "return": None}])
+    (row,) = results.table(tmp_path).to_dict("records")
+    assert row["env_steps"] == 5
+    assert row["parameter_env_steps"] == 10
+    assert row["order"] == "('a', 'b')"
+    assert row["metric_order"] == ["b", "a"]
+    assert pd.isna(row["return"])
+    assert results.table(tmp_path)["return"].dtype == "float64"
+    with pytest.raises(ValueError, match="did you mean 'iterations'"):
+        results.table(tmp_path, "iteration")
+    with pytest.raises(FileNotFoundError, match="holds no sweep"):
+        results.table(place)

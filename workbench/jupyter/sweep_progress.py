@@ -1,0 +1,101 @@
+"""A sweep's progress in a notebook: counts, a bar, the runs under way, and buttons; the last state stays readable."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from workbench.sweeps.progress import Progress, Under, duration
+
+if TYPE_CHECKING:
+    from workbench.sweeps.sweep import Sweep
+
+# The theme's own colours, with ones that read on both grounds where there is no theme.
+INK, GROUND, BAR = (
+    "var(--jp-ui-font-color1, inherit)",
+    "var(--jp-border-color2, #bdbdbd)",
+    "var(--jp-brand-color1, #2a7bde)",
+)
+WRONG = "var(--jp-error-color1, #c62828)"
+
+
+class Html:
+    """Something that shows itself as HTML, and as text where there is none."""
+
+    def __init__(self, html: str, text: str) -> None:
+        self._html, self._text = html, text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self._html, "text/plain": self._text}
+
+
+class SweepProgress:
+    """Shows itself once, and is then brought up to date by ``show(progress)``."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        import IPython.display
+
+        self._buttons = buttons(sweep)
+        self._done = False
+        IPython.display.display(self._buttons)  # type: ignore[no-untyped-call]
+        shown: Any = IPython.display.display(drawn(sweep.progress), display_id=True)  # type: ignore[no-untyped-call]
+        self._handle = shown
+
+    def show(self, progress: Progress) -> None:
+        """Bring it up to date; at the end the buttons go."""
+        if self._handle is not None:
+            self._handle.update(drawn(progress))
+        if progress.state in ("done", "cancelled") and not self._done:
+            self._done = True
+            self._buttons.close()
+
+
+def buttons(sweep: Sweep) -> Any:
+    """Pause, resume and cancel."""
+    import ipywidgets
+
+    def button(text: str, tip: str, act: Any) -> Any:
+        made = ipywidgets.Button(description=text, tooltip=tip)
+        made.on_click(lambda _: act())
+        return made
+
+    return ipywidgets.HBox(
+        [
+            button("Pause", "Begin no further run; those under way go on", sweep.pause),
+            button("Resume", "Begin runs again", sweep.resume),
+            button("Cancel", "Stop the runs where they can be taken up again", sweep.cancel),
+        ]
+    )
+
+
+def drawn(progress: Progress) -> Html:
+    """Progress as a bar over lines; the text holds no times, so that it is the same whenever all went well."""
+    shares = [(progress.finished, BAR), (progress.failed, WRONG)]
+    total = max(1, progress.total)
+    segments = "".join(
+        f"<span style='display:inline-block;height:100%;width:{100 * n / total:.2f}%;background:{colour}'></span>"
+        for n, colour in shares
+    )
+    bar = (
+        f"<div role='progressbar' aria-valuemin='0' aria-valuemax='{progress.total}' "
+        f"aria-valuenow='{progress.finished + progress.failed}' style='height:8px;max-width:640px;"
+        f"background:{GROUND};margin:4px 0;line-height:0;border-radius:4px;overflow:hidden'>{segments}</div>"
+    )
+    lines = "".join(map(_line, progress.running))
+    failures = "".join(
+        f"<div style='color:{WRONG}'>failed: {escape(label)}: {escape(message)}</div>"
+        for label, message in progress.failures.items()
+    )
+    head = f"<div>{escape(progress.counts())} · {duration(progress.seconds)} gone</div>"
+    body = f"<div style='color:{INK};font-variant-numeric:tabular-nums'>{head}{bar}{lines}{failures}</div>"
+    return Html(body, f"Sweep: {progress.finished} of {progress.total} finished, {progress.failed} failed")
+
+
+def _line(run: Under) -> str:
+    share = 100 * (run.share or 0.0)
+    return (
+        "<div style='display:flex;align-items:center;gap:8px'>"
+        f"<div style='flex:0 0 120px;height:6px;background:{GROUND};border-radius:3px;overflow:hidden'>"
+        f"<div style='height:100%;width:{share:.1f}%;background:{BAR}'></div></div>"
+        f"<div>{escape(str(run))}</div></div>"
+    )

@@ -1,0 +1,211 @@
+"""The notebook of a sweep: its parameters, read from the cell tagged ``parameters`` without executing anything."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import re
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import unknown_name
+from workbench.sweeps import values
+from workbench.sweeps.values import Misfit
+
+TAG = "parameters"
+DIRECTORY = "directory"  # the parameter by which a run is told where its results go
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell: ``name: annotation = default  # comment``."""
+
+    name: str
+    annotation: str
+    default: Any
+    comment: str = ""
+
+    def check(self, value: Any) -> Any:
+        """``value`` as this parameter takes it; ``ValueError`` naming it, what was expected, and the comment."""
+        try:
+            fitting = values.fit(values.plain(value), values.annotation(self.annotation))
+        except Misfit as error:
+            expected = str(error)
+        else:
+            ranged = values.range_check(self.comment)
+            wrong = ranged(fitting) if ranged else None
+            if wrong is None:
+                return fitting
+            expected = wrong
+        about = f" ({self.comment})" if self.comment else ""
+        raise ValueError(
+            f"{self.name} is {value!r}; the notebook declares {self.name}: {self.annotation}{about}, and expects "
+            f"{expected.rstrip('.')}."
+        )
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook that can be swept.
+
+    path         where it was read from
+    source       the notebook as JSON, without outputs
+    parameters   {name: Parameter}
+    """
+
+    path: Path
+    source: str
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The notebook as plain data."""
+        return json.loads(self.source)  # type: ignore[no-any-return]
+
+    @cached_property
+    def digest(self) -> str:
+        """Names what the notebook does: a hash of its code but for the parameters, whose values count anew each run."""
+        code = [source_of(cell) for cell in code_cells(self.content) if TAG not in tags_of(cell)]
+        return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+    @cached_property
+    def imports(self) -> tuple[str, ...]:
+        """The packages that its cells import."""
+        found: set[str] = set()
+        for cell in code_cells(self.content):
+            try:
+                tree = ast.parse(source_of(cell))
+            except SyntaxError:  # magics and shell escapes: those are the kernel's to understand
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    found.add(node.module.split(".")[0])
+        return tuple(sorted(found))
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters of a run: those given, checked, and the defaults of the rest. Unknown names are refused."""
+        for name in given:
+            if name not in self.parameters:
+                raise unknown_name(f"parameter of {self.path.name}", name, self.swept_names)
+            if name == DIRECTORY:
+                raise ValueError(f"{DIRECTORY} is given to each run by the sweep; leave it out.")
+        return {
+            name: parameter.check(given[name]) if name in given else parameter.default
+            for name, parameter in self.parameters.items()
+            if name != DIRECTORY
+        }
+
+    @property
+    def swept_names(self) -> list[str]:
+        """The parameters that a sweep may set."""
+        return [name for name in self.parameters if name != DIRECTORY]
+
+
+def read_notebook(path: str | Path) -> Notebook:
+    """Read a notebook to sweep over; raises ``FileNotFoundError`` or ``ValueError`` for one that cannot be."""
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(each.name for each in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
+        beside = f" Beside it: {', '.join(near)}." if near else ""
+        raise FileNotFoundError(f"there is no notebook {str(path)!r}.{beside}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        language = content["metadata"].get("kernelspec", {}).get("language", "python")
+        tagged = [cell for cell in code_cells(content) if TAG in tags_of(cell)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{str(path)!r} is no Jupyter notebook of format 4.") from None
+    if language != "python":
+        raise ValueError(f"{str(path)!r} is a notebook in {language}; a sweep runs notebooks in Python.")
+    if len(tagged) != 1:
+        raise ValueError(
+            f"{str(path)!r} has {len(tagged)} code cells tagged '{TAG}'; expected one, with the defaults of what a "
+            "sweep may set, such as `seed: int = 0`. In JupyterLab: Property Inspector (the gears), Cell Tags."
+        )
+    parameters = read_parameters(source_of(tagged[0]), str(path))
+    if DIRECTORY not in parameters:
+        raise ValueError(
+            f"{str(path)!r} has no parameter '{DIRECTORY}', by which a run is told where its results go. Add "
+            f"`{DIRECTORY}: str | None = None` to its cell tagged '{TAG}', and write results there: "
+            "wb.record(trainer, directory, ...)."
+        )
+    for cell in code_cells(content):
+        cell["outputs"], cell["execution_count"] = [], None
+    return Notebook(path.absolute(), json.dumps(content), parameters)
+
+
+def read_parameters(source: str, where: str = "the notebook") -> dict[str, Parameter]:
+    """The assignments of a parameters cell, with annotations, comments and defaults; nothing is executed.
+
+    >>> found = read_parameters("lr: float = 5e-4  # > 0: learning rate")
+    >>> found["lr"].default, found["lr"].comment
+    (0.0005, '> 0: learning rate')
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"the cell tagged '{TAG}' of {where!r} is no Python: {error}.") from None
+    comments = comments_of(source)
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            name, value, declared = node.target.id, node.value, ast.unparse(node.annotation)
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value, declared = node.targets[0].id, node.value, ""
+        else:
+            continue
+        comment = comments.get(node.end_lineno or node.lineno, "")
+        if typed := re.match(r"type:\s*(\S+)\s*", comment):
+            declared, comment = declared or typed[1], comment[typed.end() :]
+        try:
+            default = values.plain(ast.literal_eval(value))
+        except ValueError:
+            raise ValueError(
+                f"the default of {name} in the cell tagged '{TAG}' of {where!r} is computed ({ast.unparse(value)}); "
+                "expected a plain value, such as 0.1, 'random' or (64, 64). Compute in another cell."
+            ) from None
+        found[name] = Parameter(name, declared or _kind_of(default), default, comment)
+    return {name: _with_fitting_default(parameter, where) for name, parameter in found.items()}
+
+
+def _with_fitting_default(parameter: Parameter, where: str) -> Parameter:
+    try:
+        default = parameter.check(parameter.default)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error} Put its default right.") from None
+    return Parameter(parameter.name, parameter.annotation, default, parameter.comment)
+
+
+def _kind_of(default: Any) -> str:
+    return "Any" if default is None else type(default).__name__
+
+
+def comments_of(source: str) -> dict[int, str]:
+    """{line: the comment at its end}."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
+
+
+def code_cells(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in content["cells"] if cell.get("cell_type") == "code"]
+
+
+def tags_of(cell: Mapping[str, Any]) -> list[str]:
+    return list(cell.get("metadata", {}).get("tags", []))
+
+
+def source_of(cell: Mapping[str, Any]) -> str:
+    source = cell.get("source", "")
+    return source if isinstance(source, str) else "".join(source)

@@ -1,0 +1,69 @@
+"""Where results come from: versions, the git revision of the notebook's folder, the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "pandas", "papermill", "distributed", "ipykernel")
+
+
+def now() -> str:
+    """The time, to a thousandth of a second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, the workbench and what it computes with."""
+    from workbench import __version__
+
+    found = {"python": platform.python_version(), "workbench": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where this process runs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"host": socket.gethostname(), "system": platform.platform(), "processor": processor(), "cores": cores}
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Revision, and whether files differ from it, of the repository that a folder is in; None where there is none."""
+    if shutil.which("git") is None:
+        return None
+
+    def git(*words: str) -> str | None:
+        # A container's checkout may belong to someone else, which git refuses to read unless told.
+        command = ["git", "-c", "safe.directory=*", *words]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision = git("rev-parse", "HEAD")
+    if revision is None:
+        return None
+    return {"revision": revision, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
