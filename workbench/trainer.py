@@ -136,11 +136,12 @@ class Trainer(Run):
                 bar.update(min(self.env_steps, goal) - bar.n)
                 complete = self.phase == "collect"
                 if complete:
+                    evaluated = len(self._state.evaluations)
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes)
                     if after_iteration is not None:
                         after_iteration(self)
-                    if kept is not None and self._best_so_far():
+                    if kept is not None and len(self._state.evaluations) > evaluated and self._best_so_far():
                         kept.write_best(*self._document())
                     bar.set_postfix_str(self._latest_return(), refresh=False)
                 due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal)
@@ -162,10 +163,8 @@ class Trainer(Run):
         )
 
     def _best_so_far(self) -> bool:
-        """Whether the policies as they are were evaluated, better than all before them on as many episodes."""
-        *earlier, newest = self._state.evaluations or [{"iteration": None}]
-        if newest["iteration"] != self.iteration:
-            return False
+        """Whether the newest evaluation is better than all before it on as many episodes."""
+        *earlier, newest = self._state.evaluations
         return all(newest["return"] > row["return"] for row in earlier if row["episodes"] == newest["episodes"])
 
     def _latest_return(self) -> str:

@@ -103,7 +103,7 @@ def absolute_metric(
 
     ``directory`` is one that ``trainer.run(evaluate_every=…, directory=…)`` kept: the best policy there is the one with
     the highest mean return among the run's evaluations. Chosen for that return, which is therefore too high, it is
-    evaluated anew, with another ``seed`` than evaluations have (0). ``env`` and ``order`` are as ``wb.load`` takes them.
+    evaluated anew, with another ``seed`` than evaluations have (0). ``env`` and ``order`` are as for ``wb.load``.
     Returns the columns that a table of runs takes up:
     ``absolute_return``, ``absolute_episodes``, and ``absolute_env_steps`` for when the policy was met.
     """

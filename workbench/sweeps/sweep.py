@@ -25,7 +25,6 @@ from workbench.sweeps.results import RunResult
 if TYPE_CHECKING:
     from distributed import Client
 
-    from workbench.jupyter.record import Record
     from workbench.statistics import Comparison
     from workbench.statistics.selection import Names
     from workbench.sweeps.engine import Engine
@@ -204,10 +203,8 @@ class Sweep:
 
         return compare(self.table(), metric, self._groups(by), **options)
 
-    def figure(
-        self, metric: str = "return", by: Names | None = None, *, kind: str = "curves", **options: Any
-    ) -> Record:
-        """A metric of the groups that ``by`` makes (by default, of all that is swept), with intervals over seeds.
+    def figure(self, metric: str = "return", by: Names | None = None, *, kind: str = "curves", **options: Any) -> Any:
+        """A record of a metric of the groups that ``by`` makes (by default, of all that is swept), over seeds.
 
         kind     "curves": the interquartile mean along the runs, "intervals": at their end, "profiles": of performance,
                  "improvement": the probability of it, "paired": differences to a ``baseline``, seed by seed
@@ -224,7 +221,7 @@ class Sweep:
         }
         if kind not in kinds:
             raise unknown_name("kind of figure", kind, kinds)
-        draw: Callable[..., Record] = kinds[kind]
+        draw: Any = kinds[kind]
         return draw(self.table(), metric=metric, by=self._groups(by), **options)
 
     def _groups(self, by: Names | None) -> Names:
