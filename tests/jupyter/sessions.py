@@ -26,7 +26,7 @@ def make_trainer(method: str = "happo", seed: int = 0, **settings: Any) -> Any:
 
 def click(session: Session, what: str) -> None:
     """Press a button of the page."""
-    session._panel.controls._handle_custom_msg({"type": "do", "what": what, "number": 1}, [])
+    session._panel.buttons._handle_custom_msg({"type": "do", "what": what, "number": 1}, [])
 
 
 def turn(session: Session, value: Any) -> None:

@@ -3,68 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from lab import SECONDS, Notebook, Server, browser_page
-from playwright.sync_api import Browser, Locator, Page, expect
-
-CELL = """
-import numpy as np
-import workbench as wb
-
-rng = np.random.default_rng(0)
-shape = (3, 2, 2, 2, 2)
-game = wb.theory.TabularGame(rng.uniform(size=shape), rng.dirichlet(np.ones(3), size=shape), np.ones(3) / 3, 0.9)
-env = wb.envs.tabular(game, n_envs=4)
-trainer = wb.happo(env, seed=0, n_steps=25, hidden_sizes=(16,), order="fixed")
-session = wb.Session(trainer)
-session
-"""
-AGENTS = [f"agent_{k}" for k in range(4)]
-
-
-class Panel:
-    """The panel on a page."""
-
-    def __init__(self, notebook: Notebook) -> None:
-        self.notebook = notebook
-        self.page: Page = notebook.page
-
-    def button(self, what: str) -> Locator:
-        return self.page.locator(f'.wb-controls [data-do="{what}"]')
-
-    def chips(self) -> Locator:
-        return self.page.locator(".wb-chip")
-
-    def order(self) -> list[str]:
-        return self.page.locator(".wb-chip .wb-name").all_inner_texts()
-
-    def message(self) -> Locator:
-        return self.page.locator(".wb-message")
-
-    def field(self) -> Locator:
-        return self.page.locator('.wb-knob input[type="text"]')
-
-    def figure(self) -> Locator:
-        return self.page.locator(".wb-plot .js-plotly-plot")
-
-    def ask(self, expression: str) -> Any:
-        return self.notebook.ask(expression)
-
-    def await_figure(self) -> None:
-        """Wait until the page shows the newest frame."""
-        frame = "() => Number(document.querySelector('.wb-plot [role=img]').dataset.frame)"
-        self.page.wait_for_function(
-            f"() => ({frame})() >= {self.ask('session._panel.plot.sent')}", timeout=30 * SECONDS
-        )
-
-    def traces(self) -> list[dict[str, Any]]:
-        """Name, type and number of points of what is drawn."""
-        self.await_figure()
-        return self.figure().evaluate(
-            "node => node.data.map(t => ({name: t.name, type: t.type, points: t.x?.length ?? 0, x: [...(t.x ?? [])]}))"
-        )
+from panel_page import AGENTS, CELL, Panel
+from playwright.sync_api import Browser, expect
 
 
 @pytest.fixture(scope="module")
@@ -96,34 +39,27 @@ def test_a_step_is_seen_in_trainer_and_page(panel: Panel) -> None:
     assert panel.ask("trainer.remaining") == AGENTS[1:]
     expect(panel.page.locator('.wb-chip[data-state="now"]')).to_have_text("2agent_1")
     panel.button("step iteration").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 1 ")
+    expect(panel.where()).to_contain_text("iteration 1 ")
     assert panel.ask("trainer.iteration") == 1
     assert {trace["name"] for trace in panel.traces()} >= set(AGENTS)
 
 
 def test_run_and_pause(panel: Panel) -> None:
     panel.button("run").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("running")
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 3", timeout=60 * SECONDS)
+    expect(panel.where()).to_contain_text("running")
+    expect(panel.where()).to_contain_text("iteration 3", timeout=60 * SECONDS)
     expect(panel.button("step agent")).to_be_disabled()
     panel.button("pause").click()
     expect(panel.message()).to_contain_text("Paused in iteration")
     assert panel.ask("session.running") is False
     iteration = panel.ask("trainer.iteration")
-    expect(panel.page.locator(".wb-where")).to_contain_text(f"iteration {iteration} ")
+    expect(panel.where()).to_contain_text(f"iteration {iteration} ")
     lines = [trace for trace in panel.traces() if trace["name"] == "agent_2" and trace["points"] > 3]
     assert lines[-1]["points"] == panel.ask("int((trainer.agent_history['agent'] == 'agent_2').sum())")
 
 
 def test_a_chip_is_dragged(panel: Panel) -> None:
-    start, goal = (panel.chips().nth(i).bounding_box() for i in (0, 2))
-    assert start is not None
-    assert goal is not None
-    mouse = panel.page.mouse
-    mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
-    mouse.down()
-    mouse.move(goal["x"] + goal["width"] / 2 + 8, goal["y"] + goal["height"] / 2, steps=12)
-    mouse.up()
+    panel.drag(0, 2)
     wanted = ["agent_1", "agent_2", "agent_0", "agent_3"]
     expect(panel.message()).to_have_text("Order as arranged: agent_1 → agent_2 → agent_0 → agent_3.")
     assert panel.order() == wanted
@@ -163,7 +99,7 @@ def test_in_mid_iteration_the_updated_stay_and_the_others_move(panel: Panel) -> 
 
 def test_epsilon_is_changed_while_it_trains(panel: Panel) -> None:
     panel.button("run").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("running")
+    expect(panel.where()).to_contain_text("running")
     panel.field().fill("0.05")
     panel.field().press("Enter")
     expect(panel.message()).to_contain_text("clip ε is 0.05 from the update of")
@@ -183,7 +119,7 @@ def test_epsilon_is_changed_while_it_trains(panel: Panel) -> None:
 
 def test_rewind_and_fork(panel: Panel) -> None:
     panel.button("step iteration").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 1 ")
+    expect(panel.where()).to_contain_text("iteration 1 ")
     before = panel.ask("trainer.fingerprint()")
     panel.button("step agent").click()
     expect(panel.page.locator('.wb-chip[data-state="done"]')).to_have_count(1)
@@ -193,10 +129,10 @@ def test_rewind_and_fork(panel: Panel) -> None:
     panel.button("fork").click()
     expect(panel.message()).to_contain_text("fork 1 parts from main in iteration 1")
     panel.button("step iteration").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 2 ")
+    expect(panel.where()).to_contain_text("iteration 2 ")
     assert panel.ask("trainer.fingerprint()") == before
     assert panel.ask("session.trainer.iteration") == 2
-    panel.page.get_by_label("The run that the panel drives").select_option("main")
+    panel.chooser("run").select_option("main")
     expect(panel.message()).to_have_text("The panel drives main now.")
     assert panel.ask("session.trainer is trainer") is True
 
@@ -205,17 +141,17 @@ def test_an_error_is_shown_with_its_traceback_and_the_rest_goes_on(panel: Panel)
     panel.ask("[setattr(env, 'step', lambda actions: 1 / 0)]")
     panel.button("run").click()
     expect(panel.message()).to_contain_text("Stopped by ZeroDivisionError: division by zero")
-    panel.page.locator(".wb-controls summary").click()
-    expect(panel.page.locator(".wb-controls pre")).to_contain_text("<lambda>")
+    panel.page.locator(".wb-status summary").click()
+    expect(panel.page.locator(".wb-status pre")).to_contain_text("<lambda>")
     panel.ask("[delattr(env, 'step')]")
     panel.button("step iteration").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 1 ")
-    expect(panel.page.locator(".wb-controls details")).to_be_hidden()
+    expect(panel.where()).to_contain_text("iteration 1 ")
+    expect(panel.page.locator(".wb-status details")).to_be_hidden()
 
 
 def test_code_and_buttons_stay_in_step(panel: Panel) -> None:
     assert panel.ask("[e.phase for e in session.step('iteration')][-1]") == "update_critic"
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 1 ")
+    expect(panel.where()).to_contain_text("iteration 1 ")
     panel.ask("setattr(trainer, 'clip_epsilon', 0.11)")
     panel.notebook.run(1)  # any cell: what was changed by hand is seen after it
     expect(panel.field()).to_have_value("0.11")
@@ -223,8 +159,8 @@ def test_code_and_buttons_stay_in_step(panel: Panel) -> None:
 
 def test_the_distribution_can_be_switched(panel: Panel) -> None:
     panel.button("step iteration").click()
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 1 ")
-    panel.page.get_by_label("How M-factors are drawn").select_option("box")
+    expect(panel.where()).to_contain_text("iteration 1 ")
+    panel.chooser("kind").select_option("box")
     panel.page.wait_for_function("() => document.querySelector('.wb-plot [role=img]').data.some(t => t.type === 'box')")
 
 
@@ -233,10 +169,10 @@ def test_the_figure_follows_the_theme(panel: Panel) -> None:
     light = panel.page.evaluate(colour)
     panel.notebook.command("apputils:change-theme", theme="JupyterLab Dark")
     panel.page.wait_for_function(f"light => ({colour})() !== light", arg=light)
-    text = panel.page.locator(".wb-where").evaluate("node => getComputedStyle(node).color")
+    text = panel.where().evaluate("node => getComputedStyle(node).color")
     panel.notebook.command("apputils:change-theme", theme="JupyterLab Light")
     panel.page.wait_for_function(f"light => ({colour})() === light", arg=light)
-    assert panel.page.locator(".wb-where").evaluate("node => getComputedStyle(node).color") != text
+    assert panel.where().evaluate("node => getComputedStyle(node).color") != text
 
 
 def test_all_controls_have_names_and_can_be_reached_by_keyboard(panel: Panel) -> None:
@@ -260,11 +196,11 @@ def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     panel.await_figure()
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = 'none'; }")
     panel.ask("session.start(iterations=3)")
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 3 ")
+    expect(panel.where()).to_contain_text("iteration 3 ")
     assert panel.ask("session._panel._figure_flusher.settle(20)") is True
     sent = panel.ask("session._panel.plot.sent")
     panel.ask("session.start(iterations=6)")
-    expect(panel.page.locator(".wb-where")).to_contain_text("iteration 9 ")
+    expect(panel.where()).to_contain_text("iteration 9 ")
     assert panel.ask("session._panel._figure_flusher.settle(20)") is True
     assert panel.ask("session._panel.plot.sent") <= sent + 1
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = ''; }")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from lab import SECONDS, Notebook, Server, browser_page
+from panel_page import CELL, Panel
 from playwright.sync_api import Browser, Page, expect
-from test_browser import CELL, Panel
 
 from workbench.jupyter.record import PLOTLY_MIME
 
@@ -31,7 +31,7 @@ def test_the_panel_outlives_a_reload_and_the_record_the_kernel(page: Page, serve
     panel = opened(page, server, "lifetimes.ipynb", [CELL, "session.start(iterations=2); session.wait()"])
     panel.notebook.run(1)
     expect(panel.message()).to_contain_text("Done: 200 env steps.")
-    record = page.locator(".jp-OutputArea-child:has(.wb-controls) + .jp-OutputArea-child")
+    record = page.locator(".jp-OutputArea-child:has(.wb-buttons) + .jp-OutputArea-child")
     expect(record).to_be_hidden()
 
     # Loaded again: the panel is there as it was, and alive.
@@ -56,7 +56,7 @@ def test_the_panel_outlives_a_reload_and_the_record_the_kernel(page: Page, serve
     panel.notebook.open(wait_for_kernel=False)
     image = page.locator(".jp-OutputArea-child .plot-img, .jp-OutputArea-child .js-plotly-plot").first
     expect(image).to_be_visible(timeout=60 * SECONDS)
-    expect(page.locator(".wb-controls")).to_have_count(0)
+    expect(page.locator(".wb-buttons")).to_have_count(0)
 
 
 def test_after_a_restart_the_page_says_that_nobody_answers(page: Page, server: Server) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from lab import Notebook, Server, browser_page
+from panel_page import CELL, Panel
 from playwright.sync_api import Browser, expect
-from test_browser import CELL, Panel
 
 
 def test_the_panel_works_in_notebook_7(browser: Browser, server: Server) -> None:

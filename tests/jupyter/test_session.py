@@ -206,13 +206,13 @@ def test_a_listener_that_fails_is_named_and_stops_nothing(open_session: Callable
     assert trainer.iteration == 2
     assert session.status == "Done: 32 env steps."
     session._panel._flush_controls()
-    state = session._panel.controls.state
+    state = session._panel.status.state
     assert state["trouble"] == "The listener stumble failed, training goes on: Fault: no room in the log"
     assert "in stumble" in state["traceback"]
     unsubscribe()
     session.step("iteration")
     session._panel._flush_controls()
-    assert session._panel.controls.state["trouble"] == ""
+    assert session._panel.status.state["trouble"] == ""
 
 
 def test_a_listener_of_a_fork_is_heard_too(open_session: Callable[..., Session]) -> None:
@@ -278,11 +278,11 @@ def test_buttons_offer_what_can_be_done(open_session: Callable[..., Session]) ->
     gate = Gate(trainer)
     session = open_session(trainer)
     session._panel._flush_controls()
-    assert session._panel.controls.state["can"] == ["fork", "step agent", "step iteration", "run"]
+    assert session._panel.buttons.can == ["fork", "step agent", "step iteration", "run"]
     session.start()
     gate.await_phase()
     session._panel._flush_controls()
-    assert session._panel.controls.state["can"] == ["fork", "rewind agent", "rewind iteration", "pause"]
+    assert session._panel.buttons.can == ["fork", "rewind agent", "rewind iteration", "pause"]
     session._steering.worker.pursue(None)
     gate.release(100)
 

@@ -20,7 +20,7 @@ from workbench.jupyter.message import Message, one_line
 from workbench.jupyter.record import Record
 from workbench.jupyter.runs import unit_label
 from workbench.jupyter.tape import Tape
-from workbench.jupyter.widgets import Controls, Knob, Permutation, Request
+from workbench.jupyter.widgets import Buttons, Knob, Permutation, Request, Status
 from workbench.orders import RULES
 
 ARRANGED, OWN = "arranged", "own"
@@ -104,9 +104,10 @@ class Panel:
         self._control_flusher = Flusher(self._flush_controls, self._controls_failed)
         self.permutation = Permutation(on_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
         self.knob = Knob(on_request)
-        self.controls = Controls(self._hear_controls)
+        self.buttons = Buttons(on_request)
+        self.status = Status(self._hear_status)
         self.plot = LivePlot(self._hear_plot)
-        self._row = ipywidgets.HBox([self.controls, self.knob]).add_class("wb-row")
+        self._row = ipywidgets.HBox([self.buttons, self.knob, self.status]).add_class("wb-row")
         self.box = ipywidgets.VBox([self.permutation, self._row, self.plot]).add_class("wb-panel")
         self._widths = self.plot.widths
         self._flush_controls()
@@ -127,10 +128,10 @@ class Panel:
         """Take the widgets off the page and stop drawing."""
         for flusher in (self._figure_flusher, self._control_flusher):
             flusher.close()
-        for widget in (self.permutation, self.knob, self.controls, self.plot, self._row, self.box):
+        for widget in (self.permutation, *self._row.children, self._row, self.plot, self.box):
             widget.close()
 
-    def _hear_controls(self, request: Request) -> None:
+    def _hear_status(self, request: Request) -> None:
         if request["type"] == "shown":
             self._control_flusher.answered()
         elif request["type"] == "kind" and request["kind"] in distributions.KINDS:
@@ -191,14 +192,16 @@ class Panel:
             self.permutation.pending = view.asked_order is not None
             self.permutation.rules, self.permutation.rule = rules_of(view)
         self._turn_knob(view)
-        self.controls.state = self._state(view)
+        with self.buttons.hold_sync():
+            self.buttons.can, self.buttons.running = possible(view), view.running
+        self.status.state = self._state(view)
         return True
 
     def _controls_failed(self, error: Exception) -> None:
         self.failure = error
         said = Message.of(f"The panel failed, training goes on: {one_line(error)}", error)
         told = {"message": said.text, "error": True, "traceback": said.traceback}
-        self.controls.state = {**self.controls.state, **told}
+        self.status.state = {**self.status.state, **told}
 
     def _turn_knob(self, view: View) -> None:
         dial = dial_of(view.trainer)
@@ -216,7 +219,6 @@ class Panel:
         trainer, message = view.trainer, view.message
         steps = self._speed.of(view.active, trainer.env_steps) if view.running else None
         return {
-            "can": possible(view),
             "running": view.running,
             "where": where(view, steps),
             "fraction": view.fraction,

@@ -68,15 +68,29 @@ class Knob(PanelWidget):
     pending = traitlets.Bool(False).tag(sync=True)
 
 
-class Controls(PanelWidget):
-    """The buttons, the progress and the status line; asks for "do", "select", "page" or "kind".
+class Buttons(PanelWidget):
+    """Back, forward, run, pause, fork; asks for "do".
 
-    ``state`` is one mapping: ``can`` (what may be done now), ``running``, ``where`` (progress in words), ``fraction``
-    (of the goal, or None), ``message``, ``error`` (whether the message is one), ``traceback``, ``runs``, ``active``,
-    ``pages``, ``page``, ``kinds``, ``kind`` (that of the M-factors on the first page).
+    can      what may be done now, by the names that are asked for
+    running  whether it trains
     """
 
-    _esm = script("controls")
-    _css = style("controls")
+    _esm = script("buttons")
+    _css = style("buttons")
+
+    can: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    running = traitlets.Bool(False).tag(sync=True)
+
+
+class Status(PanelWidget):
+    """Progress and messages, and what is shown; asks for "select", "page" or "kind", and says "shown" of each state.
+
+    ``state`` is one mapping: ``where`` (progress in words), ``running``, ``fraction`` (of the goal, or None),
+    ``message``, ``error`` (whether the message is one), ``trouble``, ``traceback``, ``runs``, ``active``, ``pages``,
+    ``page``, ``kinds``, ``kind`` (that of the M-factors on the first page).
+    """
+
+    _esm = script("status")
+    _css = style("status")
 
     state = traitlets.Dict().tag(sync=True)
