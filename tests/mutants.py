@@ -64,9 +64,44 @@ MUTANTS = (
     Mutant(
         "clip above only",
         "surrogate.py",
-        "ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor",
-        "ratio.clamp(max=1 + clip_epsilon) * m_factor",
+        "return torch.min(ratio * m_factor, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor)",
+        "return torch.min(ratio * m_factor, ratio.clamp(max=1 + clip_epsilon) * m_factor)",
         "test_happo.py",
+    ),
+    Mutant(
+        "flip the clip in the update",
+        "surrogate.py",
+        "unclipped = ratio * m_factor <= ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor",
+        "unclipped = ratio * m_factor >= ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor",
+        "test_happo.py test_passes.py",
+    ),
+    Mutant(
+        "clip above only in the update",
+        "surrogate.py",
+        "unclipped = ratio * m_factor <= ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor",
+        "unclipped = ratio * m_factor <= ratio.clamp(max=1 + clip_epsilon) * m_factor",
+        "test_happo.py test_passes.py",
+    ),
+    Mutant(
+        "forget the ratio before the score",
+        "updates.py",
+        "slope(own, part) * own * present * share",
+        "slope(own, part) * present * share",
+        "test_happo.py",
+    ),
+    Mutant(
+        "add up one lane only",
+        "passes.py",
+        "return [functools.reduce(torch.add, parts).clone() for parts in zip(*by_lane, strict=True)]",
+        "return [parts[0].clone() for parts in zip(*by_lane, strict=True)]",
+        "test_passes.py",
+    ),
+    Mutant(
+        "pull back through a dead unit",
+        "kernels.py",
+        "pulled = pulled if hidden[i, j] > zero else zero",
+        "pulled = pulled if hidden[i, j] >= zero else zero",
+        "test_passes.py",
     ),
     Mutant(
         "unweight the discrete KL",
@@ -177,7 +212,7 @@ MUTANTS = (
     Mutant(
         "leave the deviation out of the Fisher matrix",
         "distributions.py",
-        "return outputs / std.square(), 2 * slope.square() * free",
+        "return outputs / std.square(), 2 * self._relative_slope(std).square() * free",
         "return outputs / std.square(), 0 * free",
         "test_trust_region.py",
     ),
@@ -190,9 +225,9 @@ MUTANTS = (
     ),
     Mutant(
         "differentiate past the layer norm",
-        "trust_region.py",
-        "return values.addcmul_(normalized, along, value=-1.0 / normalized.shape[-1])",
-        "return values",
+        "kernels.py",
+        "tangent[i, j] -= normalized[i, j] * along",
+        "tangent[i, j] -= zero",
         "test_trust_region.py",
     ),
     Mutant(
@@ -219,9 +254,16 @@ MUTANTS = (
     Mutant(
         "clip the own ratio twice instead of the joint one",
         "surrogate.py",
-        "joint = (preceding_ratio * ratio).clamp(",
-        "joint = ratio.clamp(",
+        "joint = (preceding_ratio * ratio).clamp(1 - joint_clip_epsilon, 1 + joint_clip_epsilon)\n",
+        "joint = ratio.clamp(1 - joint_clip_epsilon, 1 + joint_clip_epsilon)\n",
         "test_options.py",
+    ),
+    Mutant(
+        "let the joint clip go in the update",
+        "surrogate.py",
+        "return clipped_slope(ratio, m_factor, clip_epsilon) * free",
+        "return clipped_slope(ratio, m_factor, clip_epsilon)",
+        "test_options.py test_passes.py",
     ),
     Mutant(
         "schedule ε from the wrong end",

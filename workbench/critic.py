@@ -90,6 +90,36 @@ def value_loss(
     return loss.mean()
 
 
+def value_slope(
+    predictions: Tensor,
+    old_predictions: Tensor,
+    targets: Tensor,
+    *,
+    clip: float | None,
+    huber_delta: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The terms whose mean is ``value_loss``, and their derivatives in the predictions; arguments as there."""
+
+    def slope(error: Tensor) -> Tensor:
+        return error if huber_delta is None else error.clamp(-huber_delta, huber_delta)
+
+    def height(error: Tensor) -> Tensor:
+        if huber_delta is None:
+            return 0.5 * error.square()
+        return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=huber_delta)
+
+    error = predictions - targets
+    loss, derivative = height(error), slope(error)
+    if clip is None:
+        return loss, derivative
+    moved = predictions - old_predictions
+    other = old_predictions + moved.clamp(-clip, clip) - targets
+    held = moved.abs() > clip
+    kept_near = height(other)
+    derivative = torch.where(held & (kept_near > loss), torch.zeros_like(derivative), derivative)
+    return torch.max(loss, kept_near), derivative
+
+
 def explained_variance(values: Tensor, returns: Tensor) -> float:
     """1 − var(returns − values)/var(returns): 1 is perfect, 0 no better than a constant; NaN for constant returns."""
     variance = float(returns.double().var(correction=0))

@@ -105,6 +105,26 @@ class Mlp:
             biases.append(bias.unsqueeze(-2) + shift.unsqueeze(-2) @ weight)
         return Folded(tuple(weights), tuple(biases), free)
 
+    def unfold(
+        self, flat: Tensor, by_weights: Sequence[Tensor], by_biases: Sequence[Tensor], by_free: Tensor
+    ) -> Tensor:
+        """The gradient in the flat vector (size,) from that in the ready weights and biases: the adjoint of ``fold``.
+
+        ∂g = rowsum(W∘∂W'),   ∂c = W·∂b',   ∂W = diag(g)·∂W' + c⊗∂b',   ∂b = ∂b'
+        """
+        result = torch.zeros_like(flat)
+        *layers, _ = self.views(flat)
+        *parts, free = self.views(result)
+        free.copy_(by_free)
+        for index, (by_weight, by_bias) in enumerate(zip(by_weights, by_biases, strict=True)):
+            gain, shift, weight, _ = layers[4 * index : 4 * index + 4]
+            by_gain, by_shift, by_own, by_own_bias = parts[4 * index : 4 * index + 4]
+            torch.sum(weight * by_weight, -1, out=by_gain)
+            torch.mv(weight, by_bias, out=by_shift)
+            torch.addcmul(torch.outer(shift, by_bias), gain.unsqueeze(-1), by_weight, out=by_own)
+            by_own_bias.copy_(by_bias)
+        return result
+
     def forward(self, folded: Folded, inputs: Tensor) -> Tensor:
         """(batch, n_inputs) → (batch, n_outputs); stacked, (n, batch, n_inputs) → (n, batch, n_outputs)."""
         affine = torch.addmm if inputs.dim() == 2 else torch.baddbmm

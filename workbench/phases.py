@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from workbench.advantages import gae, standardization, td_errors
-from workbench.critic import ValueNormalizer, explained_variance, value_loss
+from workbench.critic import ValueNormalizer, explained_variance, value_slope
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
 from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
-from workbench.recurrent import Sequences, predict
+from workbench.recurrent import Sequences, pass_over, predict
 from workbench.rollout import Rollout, collect
 from workbench.sequence import (
     agent_diagnostics,
@@ -29,7 +29,7 @@ from workbench.sequence import (
     unit_batch,
     update_context,
 )
-from workbench.state import CENTRAL, Estimate, Setup, State, threads
+from workbench.state import CENTRAL, Estimate, Setup, State, computing, threads
 from workbench.surrogate import ratio
 from workbench.updates import random_parts, refuse_non_finite
 
@@ -98,7 +98,7 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
     settings, rollout = state.settings, state.rollout
     predictions, returns, advantages, deltas, memories, latest = {}, {}, {}, {}, {}, {}
     spreads, explained = [], []
-    with threads(settings.update_threads):
+    with computing(setup, settings):
         for name in setup.critics:
             judged = _judge(setup, state, name)
             if judged.memory is not None:
@@ -149,7 +149,7 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
     policy, group = setup.team.policies[unit], setup.team.units[unit]
     m_factors = {agent: next_m_factor(setup, state, agent) for agent in group}
     context = update_context(setup, state, unit)
-    with threads(state.settings.update_threads):
+    with computing(setup, state.settings):
         batch, old = unit_batch(setup, state, unit, m_factors)
         updated, diagnostics = setup.method.rule(policy, state.policies[unit], batch, state.settings, context)
         with torch.no_grad():
@@ -193,7 +193,7 @@ def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
     started = time.perf_counter()
     assert state.estimate is not None
     critics, normalizers, losses = {}, {}, []
-    with threads(state.settings.update_threads):
+    with computing(setup, state.settings):
         for index, name in enumerate(setup.critics):
             normalizers[name] = state.normalizers[name].updated(state.estimate.returns[name])
             critics[name], loss = _fit_critic(setup, state, name, normalizers[name], index)
@@ -257,9 +257,8 @@ def _judge(setup: Setup, state: State, name: str) -> _Judged:
     rollout, network, values = state.rollout, setup.critics[name], state.critics[name].values
     seen, last_seen = critic_inputs(rollout, name)
     if isinstance(network, Mlp):
-        folded = network.fold(values)
-        predictions = network.forward(folded, seen.flatten(0, 1)).view(seen.shape[:2])
-        return _Judged(predictions, network.forward(folded, last_seen).squeeze(-1), None)
+        predictions = predict(network, values, seen.flatten(0, 1), None)[0].view(seen.shape[:2])
+        return _Judged(predictions, predict(network, values, last_seen, None)[0].squeeze(-1), None)
     recurrent = network.fold(values)
     blank = seen.new_zeros(seen.shape[1], network.memory_size)
     before = state.running.critic_memory.get(name, blank)
@@ -301,22 +300,36 @@ def _fit_critic(
     generator = setup.streams.torch("critic minibatches", state.iteration, index)
     optimizer = Adam(state.critics[name])
     losses = []
+    whole = pass_over(network, inputs, sequences)
     for _ in range(settings.critic_epochs):
         for part in random_parts(n_pieces, settings.critic_minibatches, generator):
             chosen, some = _piece(part, sequences, targets.device)
-            predicted = predict(network, optimizer.values, inputs[chosen], some)[0].squeeze(-1)
-            loss = value_loss(
-                predicted,
-                old[chosen],
-                targets[chosen],
-                clip=settings.value_clip_epsilon,
-                huber_delta=settings.huber_delta,
-            )
-            gradient, norm = clip_norm(torch.autograd.grad(loss, optimizer.values)[0], settings.max_grad_norm)
+            fit = _Fit(old[chosen], targets[chosen], settings.value_clip_epsilon, settings.huber_delta)
+            over = whole if part is None else pass_over(network, inputs[chosen], some)
+            gradient, norm = clip_norm(over.gradient(optimizer.values, fit), settings.max_grad_norm)
             refuse_non_finite(norm, f"the gradient of the critic ({name})")
             optimizer.step(gradient, settings.critic_lr * settings.decay(state.env_steps))
-            losses.append(float(loss.detach()))
+            losses.append(fit.loss)
     return optimizer.result(), _mean(losses)
+
+
+class _Fit:
+    """The slope of the value loss over a batch, and the loss itself, gathered row by row."""
+
+    def __init__(self, old: Tensor, targets: Tensor, clip: float | None, huber_delta: float | None) -> None:
+        self._old, self._targets, self._clip, self._huber_delta = old, targets, clip, huber_delta
+        self._losses = torch.empty_like(targets)
+
+    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        losses, slope = value_slope(
+            outputs.squeeze(-1), self._old[rows], self._targets[rows], clip=self._clip, huber_delta=self._huber_delta
+        )
+        self._losses[rows] = losses
+        return (slope / len(self._targets)).unsqueeze(-1), torch.zeros_like(free)
+
+    @property
+    def loss(self) -> float:
+        return float(self._losses.mean())
 
 
 def _piece(

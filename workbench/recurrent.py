@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workbench.networks import ALIGNMENT, Folded, Mlp
+from workbench.passes import Pass, Pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +179,41 @@ def _recur(folded: FoldedGru, features: Tensor, memory: Tensor) -> Tensor:
 Network = Mlp | Gru
 
 
+class AutogradPass:
+    """What a ``Pass`` does, for any network on any device, by autograd."""
+
+    def __init__(self, network: Network, inputs: Tensor, sequences: Sequences | None = None) -> None:
+        self._network, self._inputs, self._sequences = network, inputs, sequences
+
+    def outputs(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        network, inputs = self._network, self._inputs
+        if isinstance(network, Gru) and self._sequences is not None:
+            recurrent = network.fold(values)
+            return network.along(recurrent, inputs, self._sequences), recurrent.free
+        folded = network.fold(values)
+        return network.forward(folded, inputs), folded.free  # type: ignore[arg-type]  # each folds for itself
+
+    def gradient(self, values: Tensor, pull: Pull) -> Tensor:
+        with torch.enable_grad():
+            moving = values.detach().requires_grad_()
+            outputs, free = self.outputs(moving)
+        with torch.no_grad():
+            cotangents = pull(slice(0, len(self._inputs)), outputs.detach(), free.detach())
+        return torch.autograd.grad((outputs, free), moving, cotangents)[0]
+
+
+def pass_over(network: Network, inputs: Tensor, sequences: Sequences | None = None) -> Pass | AutogradPass:
+    """A network on flat samples ``inputs`` (batch, n_inputs), for many θ: in blocks where that is written out."""
+    if isinstance(network, Mlp) and inputs.device.type == "cpu":
+        return Pass(network, inputs)
+    return AutogradPass(network, inputs, sequences)
+
+
 def predict(network: Network, values: Tensor, inputs: Tensor, sequences: Sequences | None) -> tuple[Tensor, Tensor]:
-    """Outputs (batch, n_outputs) of flat samples under the parameters ``values`` (size,), and the free parameters."""
-    if isinstance(network, Gru) and sequences is not None:
-        recurrent = network.fold(values)
-        return network.along(recurrent, inputs, sequences), recurrent.free
-    folded = network.fold(values)
-    return network.forward(folded, inputs), folded.free  # type: ignore[arg-type]  # each folds for itself
+    """Outputs (batch, n_outputs) of flat samples under the parameters ``values`` (size,), and the free parameters.
+
+    Differentiable where autograd is on and ``values`` ask for it.
+    """
+    differentiable = torch.is_grad_enabled() and values.requires_grad
+    kind = AutogradPass(network, inputs, sequences) if differentiable else pass_over(network, inputs, sequences)
+    return kind.outputs(values)

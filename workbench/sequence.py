@@ -14,7 +14,7 @@ from workbench.distributions import Parameters
 from workbench.recurrent import Sequences
 from workbench.rollout import Rollout
 from workbench.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
-from workbench.state import Setup, State, threads
+from workbench.state import Setup, State, computing
 from workbench.surrogate import clamp_ratio, log_variance, m_factor, masked_mean, outside, ratio_diagnostics
 from workbench.team import Policy
 from workbench.trust_region import share_kl
@@ -53,7 +53,7 @@ def readapted(setup: Setup, state: State) -> tuple[str, ...]:
 def scores(setup: Setup, state: State, units: tuple[str, ...]) -> dict[str, float]:
     """{unit: √(gᵀF⁻¹g)}, what each promises to gain for each √(2δ) of KL on its M-factors as they are now."""
     found = {}
-    with threads(state.settings.update_threads):
+    with computing(setup, state.settings):
         for unit in units:
             m_factors = {agent: next_m_factor(setup, state, agent) for agent in setup.team.units[unit]}
             batch, _ = unit_batch(setup, state, unit, m_factors)

@@ -26,7 +26,8 @@ from torch import Tensor
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import Snapshot, TeamEnv
 from workbench.history import Log
-from workbench.networks import ParameterVector
+from workbench.networks import Mlp, ParameterVector
+from workbench.passes import lanes
 from workbench.randomness import Streams
 from workbench.recurrent import Network
 from workbench.rollout import Rollout, Running
@@ -112,6 +113,18 @@ class State:
     history: Log[dict[str, Any]] = field(default_factory=Log)
     agent_history: Log[dict[str, Any]] = field(default_factory=Log)
     evaluations: Log[dict[str, Any]] = field(default_factory=Log)
+
+
+@contextlib.contextmanager
+def computing(setup: Setup, settings: Settings) -> Iterator[None]:
+    """Run with the threads that the settings ask for: as lanes where passes are in blocks, otherwise as torch's own.
+
+    torch's threads wait by spinning, and bring everything to a crawl when another process wants a core.
+    """
+    networks = [*setup.critics.values(), *(policy.network for policy in setup.team.policies.values())]
+    blocks = settings.device == "cpu" and all(isinstance(network, Mlp) for network in networks)
+    with threads(1 if blocks else settings.update_threads), lanes(settings.update_threads):
+        yield
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from workbench.distributions import Head, Parameters
-from workbench.networks import LAYER_NORM_EPS, Mlp
+from workbench.networks import Mlp
+from workbench.passes import Linearization
 from workbench.recurrent import Network, Sequences, predict
 
 Product = Callable[[Tensor], Tensor]
@@ -41,7 +42,7 @@ class Linearized(Protocol):
 
 def linearize(network: Network, flat: Tensor, inputs: Tensor, sequences: Sequences | None = None) -> Linearized:
     """The products of a network at θ = ``flat`` on ``inputs``: written out for an ``Mlp``, by autograd for others."""
-    if isinstance(network, Mlp):
+    if isinstance(network, Mlp) and inputs.device.type == "cpu":
         return Linearization(network, flat, inputs)
     return AutogradLinearization(lambda values: predict(network, values, inputs, sequences), flat)
 
@@ -70,85 +71,6 @@ class AutogradLinearization:
     def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
         """Jᵀ·u: (size,)."""
         return torch.autograd.grad(self._values, self._flat, (outputs, free), retain_graph=True)[0]
-
-
-class Linearization:
-    """outputs(θ + v) = outputs(θ) + J·v + …: an ``Mlp`` at one θ, its activations computed once for many products.
-
-    flat     θ, (size,)
-    inputs   (batch, n_inputs)
-    outputs  (batch, n_outputs) at θ
-    free     (n_free,) the parameters beside the network, whose tangents pass through unchanged
-
-    With x the normalised input of a layer, ρ its inverse deviation and D = 1{h > 0}·ρ, the tangent of LN(relu(h)) is
-    P(D∘dh) with P(e) = e − mean(e) − x·mean(x∘e), which is its own adjoint. Its first mean is left to the weights of
-    the next layer, centred over their inputs: that saves a pass over the activations in both directions.
-    """
-
-    def __init__(self, network: Mlp, flat: Tensor, inputs: Tensor) -> None:
-        self.network = network
-        *self._layers, self.free = network.views(flat)
-        folded = network.fold(flat)
-        normalized, _, _ = torch.native_layer_norm(inputs, inputs.shape[-1:], None, None, LAYER_NORM_EPS)
-        self._normalized, self._slopes = [normalized], []
-        for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
-            hidden = torch.addmm(bias, self._normalized[-1], weight).relu_()
-            normalized, _, inverse_deviation = torch.native_layer_norm(
-                hidden, hidden.shape[-1:], None, None, LAYER_NORM_EPS
-            )
-            self._slopes.append(hidden.sign_().mul_(inverse_deviation))
-            self._normalized.append(normalized)
-        self._centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
-        self.outputs = torch.addmm(folded.biases[-1], self._normalized[-1], folded.weights[-1])
-        # Room for the products' activations: fresh pages for each would take as long as the arithmetic.
-        self._room = [(torch.empty_like(x), torch.empty_like(x)) for x in self._normalized[1:]]
-
-    def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """J·v: the tangents of outputs (batch, n_outputs) and of the free parameters (n_free,)."""
-        *tangents, free = self.network.views(vector)
-        tangent = torch.empty(0)
-        for index, normalized in enumerate(self._normalized):
-            gain, shift, weight, _ = self._layer(self._layers, index)
-            d_gain, d_shift, d_weight, d_bias = self._layer(tangents, index)
-            folded_weight = torch.addcmul(d_gain.unsqueeze(-1) * weight, gain.unsqueeze(-1), d_weight)
-            folded_bias = d_bias + d_shift @ weight + shift @ d_weight
-            room = self._room[index][0] if index < len(self._room) else torch.empty_like(self.outputs)
-            moved = torch.addmm(folded_bias, normalized, folded_weight, out=room)
-            if index:
-                through = self._project(index, tangent.mul_(self._slopes[index - 1]))
-                moved.addmm_(through, self._centred[index - 1])
-            tangent = moved
-        return tangent, free
-
-    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
-        """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
-        result = torch.zeros(self.network.size, dtype=outputs.dtype, device=outputs.device)
-        *cotangents, free_part = self.network.views(result)
-        free_part.copy_(free)
-        cotangent = outputs
-        for index in range(len(self._normalized) - 1, -1, -1):
-            gain, shift, weight, _ = self._layer(self._layers, index)
-            c_gain, c_shift, c_weight, c_bias = self._layer(cotangents, index)
-            folded_weight, folded_bias = self._normalized[index].T @ cotangent, cotangent.sum(0)
-            c_gain.copy_((weight * folded_weight).sum(-1))
-            c_shift.copy_(weight @ folded_bias)
-            torch.addcmul(torch.outer(shift, folded_bias), gain.unsqueeze(-1), folded_weight, out=c_weight)
-            c_bias.copy_(folded_bias)
-            if index:
-                pulled = torch.mm(cotangent, self._centred[index - 1].T, out=self._room[index - 1][0])
-                through = self._project(index, pulled)
-                cotangent = through.mul_(self._slopes[index - 1])
-        return result
-
-    @staticmethod
-    def _layer(views: list[Tensor], index: int) -> list[Tensor]:
-        return views[4 * index : 4 * index + 4]
-
-    def _project(self, index: int, values: Tensor) -> Tensor:
-        """e − x·mean(x∘e), in place; the mean of e is taken out by the centred weights."""
-        normalized = self._normalized[index]
-        along = torch.mul(normalized, values, out=self._room[index - 1][1]).sum(-1, keepdim=True)
-        return values.addcmul_(normalized, along, value=-1.0 / normalized.shape[-1])
 
 
 def fisher_vector_product(

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.distributions import Parameters
+from workbench.distributions import Head, Parameters
 from workbench.errors import NonFiniteError
 from workbench.networks import Adam, ParameterVector, clip_norm
-from workbench.recurrent import Sequences
+from workbench.recurrent import Sequences, pass_over
 from workbench.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
-from workbench.surrogate import clipped_surrogate, doubly_clipped_surrogate, masked_mean, plain_surrogate, ratio
+from workbench.surrogate import clipped_slope, doubly_clipped_slope, masked_mean, plain_surrogate, ratio
 from workbench.team import Policy
 from workbench.trust_region import (
     Direction,
@@ -65,9 +65,21 @@ class UnitBatch:
         """How many pieces it can be divided into: samples, or sequences of a recurrent policy."""
         return len(self) if self.sequences is None else len(self.sequences)
 
+    @property
+    def weight(self) -> float:
+        """How many samples count."""
+        return float(len(self)) if self.weights is None else max(1.0, float(self.weights.sum()))
+
     def select(self, pieces: Tensor) -> UnitBatch:
         """The samples, or sequences, at ``pieces``."""
         index = pieces if self.sequences is None else self.sequences.samples(pieces)
+        return self._at(index, None if self.sequences is None else self.sequences.select(pieces))
+
+    def rows(self, rows: slice) -> UnitBatch:
+        """Some samples next to each other, no longer in sequences."""
+        return self._at(rows, None)
+
+    def _at(self, index: Tensor | slice, sequences: Sequences | None) -> UnitBatch:
         return UnitBatch(
             self.observations[index],
             self.actions[index],
@@ -76,7 +88,7 @@ class UnitBatch:
             None if self.masks is None else self.masks[index],
             None if self.weights is None else self.weights[index],
             None if self.joint is None else (self.joint[0][index], self.joint[1][index]),
-            None if self.sequences is None else self.sequences.select(pieces),
+            sequences,
         )
 
 
@@ -103,7 +115,7 @@ class UpdateContext:
 UpdateRule = Callable[
     [Policy, ParameterVector, UnitBatch, Any, UpdateContext], tuple[ParameterVector, dict[str, float]]
 ]
-Objective = Callable[[Tensor, UnitBatch], Tensor]
+Slope = Callable[[Tensor, UnitBatch], Tensor]
 
 
 def clipped_update(
@@ -117,12 +129,12 @@ def clipped_update(
     epsilon = settings.clip_epsilon_at(context.position, context.n_units)
     joint_epsilon = getattr(settings, "joint_clip_epsilon", None)
 
-    def objective(own: Tensor, part: UnitBatch) -> Tensor:
+    def slope(own: Tensor, part: UnitBatch) -> Tensor:
         if joint_epsilon is None or part.joint is None:
-            return clipped_surrogate(own, part.m_factors, epsilon)
-        return doubly_clipped_surrogate(own, part.m_factors, *part.joint, epsilon, joint_epsilon)
+            return clipped_slope(own, part.m_factors, epsilon)
+        return doubly_clipped_slope(own, part.m_factors, *part.joint, epsilon, joint_epsilon)
 
-    return _ascend(objective, policy, vector, batch, settings, context)
+    return _ascend(slope, policy, vector, batch, settings, context)
 
 
 def plain_update(
@@ -134,32 +146,50 @@ def plain_update(
     Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
     """
 
-    def objective(own: Tensor, part: UnitBatch) -> Tensor:
-        return plain_surrogate(own, part.m_factors)
-
-    return _ascend(objective, policy, vector, batch, settings, context)
+    return _ascend(lambda own, part: part.m_factors, policy, vector, batch, settings, context)
 
 
 def _ascend(
-    objective: Objective,
+    slope: Slope,
     policy: Policy,
     vector: ParameterVector,
     batch: UnitBatch,
     settings: GradientSettings,
     context: UpdateContext,
 ) -> tuple[ParameterVector, dict[str, float]]:
+    """Adam on the objective whose derivative in the ratio is ``slope``, and on the entropy."""
     optimizer = Adam(vector)
     norm = math.nan
+    whole = pass_over(policy.network, batch.observations, batch.sequences)
     for part in minibatches(batch, settings.epochs, settings.n_minibatches, context.generator):
-        parameters = policy.distribution(optimizer.values, part.observations, part.masks, part.sequences)
-        own = ratio(policy.head.log_prob(parameters, part.actions), part.old_log_probs)
-        value = masked_mean(objective(own, part), part.weights)
-        if settings.entropy_coef:
-            value = value + settings.entropy_coef * masked_mean(policy.head.entropy(parameters), part.weights)
-        gradient, norm = clip_norm(torch.autograd.grad(-value, optimizer.values)[0], settings.max_grad_norm)
+        over = whole if part is batch else pass_over(policy.network, part.observations, part.sequences)
+        pull = functools.partial(descent, policy.head, slope, part, settings.entropy_coef)
+        gradient, norm = clip_norm(over.gradient(optimizer.values, pull), settings.max_grad_norm)
         refuse_non_finite(norm, f"the policy gradient of {context.unit}")
         optimizer.step(gradient, context.learning_rate)
     return optimizer.result(), {"grad_norm": norm}
+
+
+def descent(
+    head: Head, slope: Slope, batch: UnitBatch, entropy_coef: float, rows: slice, outputs: Tensor, free: Tensor
+) -> tuple[Tensor, Tensor]:
+    """−∂/∂outputs, and −∂/∂free, of mean(L(r)) + c·mean(H) over the batch, as far as some of its rows make it up.
+
+        ∂ mean(L) = mean(L'(r)·r·∂ log π(a|o))
+
+    slope  (ratio, rows of the batch) → L'(r), each (n,)
+    rows   of the batch that ``outputs`` (n, n_outputs) and the cotangents returned belong to
+    """
+    part = batch.rows(rows)
+    parameters = head.parameters(outputs, free, part.masks)
+    own = ratio(head.log_prob(parameters, part.actions), part.old_log_probs)
+    share = -1.0 / batch.weight
+    present = torch.ones_like(own) if part.weights is None else part.weights
+    by_outputs, by_free = head.score(parameters, part.actions, slope(own, part) * own * present * share)
+    if entropy_coef:
+        more_outputs, more_free = head.entropy_score(parameters, present * (share * entropy_coef))
+        by_outputs, by_free = by_outputs + more_outputs, by_free + more_free
+    return by_outputs, by_free
 
 
 def trust_region_update(

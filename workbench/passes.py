@@ -1,0 +1,339 @@
+"""An ``Mlp`` over many samples: outputs, gradients and Fisher products, in blocks on several threads.
+
+    outputs(θ)            f_θ(x), forward only
+    gradient(θ, pull)     Σ_b J_bᵀ·pull_b, J_b the Jacobian at sample b: forward and back, block after block
+    Linearization         J·v and Jᵀ·u at one θ, for many v and u
+
+What autograd does with whole activations at a time is written out here over blocks of rows, whose activations stay in
+buffers that are used again: fresh memory for each pass takes as long as the arithmetic. Each *lane* is a Python thread
+with its own share of the rows, since neither torch's products nor our kernels hold Python's lock; unlike OpenMP's, a
+waiting lane leaves its core to others. Lanes add up what is theirs, and the sums are added in the lanes' order: equal
+numbers of lanes give equal bits, however the threads happen to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.kernels import pull_relu_normalize, pull_slope, push_slope, relu_normalize, slope_of
+from workbench.networks import LAYER_NORM_EPS, Folded, Mlp
+
+BLOCK = 1024  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
+LEAST_ROWS = 256  # a lane is not worth waking for fewer
+
+Pull = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+_lanes: ContextVar[int] = ContextVar("lanes", default=1)
+
+
+@contextlib.contextmanager
+def lanes(n: int) -> Iterator[None]:
+    """Within, a pass over enough samples uses ``n`` threads."""
+    token = _lanes.set(n)
+    try:
+        yield
+    finally:
+        _lanes.reset(token)
+
+
+@functools.cache
+def _pool(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, "lane", initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):  # the threads of a pool do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def shares(n_rows: int, n_lanes: int | None = None) -> list[list[slice]]:
+    """Which rows each lane takes, in blocks of nearly equal size.
+
+    >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(4000, n_lanes=2)]
+    ([[slice(0, 5, None)]], [2, 2])
+    """
+    n_lanes = max(1, min(_lanes.get() if n_lanes is None else n_lanes, n_rows // LEAST_ROWS))
+    each = max(1, -(-n_rows // (n_lanes * BLOCK)))
+    edges = [index * n_rows // (n_lanes * each) for index in range(n_lanes * each + 1)]
+    blocks = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+    return [blocks[lane * each : (lane + 1) * each] for lane in range(n_lanes)]
+
+
+def _in_lanes(work: Callable[[int], None], n_lanes: int) -> None:
+    """``work(lane)`` for every lane at once, the first in this thread."""
+    if n_lanes == 1:
+        return work(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    others = [_pool(n_lanes - 1).submit(work, lane) for lane in range(1, n_lanes)]
+    try:
+        work(0)
+    finally:
+        wait(others)
+        torch.set_num_threads(before)
+    for other in others:
+        other.result()
+
+
+class _Room:
+    """Where one lane keeps the activations of a block, and adds up its part of a gradient."""
+
+    def __init__(self, network: Mlp, rows: int, dtype: torch.dtype) -> None:
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(*shape, dtype=dtype)
+
+        hidden = network.hidden_sizes
+        self.hidden = [empty(rows, width) for width in hidden]
+        self.normalized = [empty(rows, width) for width in hidden]
+        self.inverse_deviation = [empty(rows) for _ in hidden]
+        self.cotangents = [empty(rows, width) for width in hidden]
+        self.outputs = empty(network.n_outputs, rows)
+        widths = (network.n_inputs, *hidden)
+        # The last layer is kept on its side: products with a few columns are slow, with a few rows they are not.
+        self.weights = [empty(n, m) for n, m in zip(widths, hidden, strict=False)]
+        self.weights.append(empty(network.n_outputs, widths[-1]))
+        self.biases = [empty(width) for width in (*hidden, network.n_outputs)]
+        self.free = empty(network.n_free)
+
+    def clear(self) -> None:
+        for total in (*self.weights, *self.biases, self.free):
+            total.zero_()
+
+
+_spare: defaultdict[Any, list[_Room]] = defaultdict(list)
+
+
+@contextlib.contextmanager
+def _rooms(network: Mlp, rows: int, dtype: torch.dtype, n: int) -> Iterator[list[_Room]]:
+    """Rooms nobody else uses meanwhile; pages once touched are used again."""
+    kept = _spare[network, rows, dtype]
+    rooms = []
+    for _ in range(n):
+        try:
+            rooms.append(kept.pop())
+        except IndexError:
+            rooms.append(_Room(network, rows, dtype))
+    try:
+        yield rooms
+    finally:
+        if len(_spare) > 64:  # a process that trains ever new shapes
+            _spare.clear()
+        else:
+            kept.extend(rooms)
+
+
+class Pass:
+    """A network on given inputs, for many θ.
+
+    network  whose parameters are passed in
+    inputs   (batch, n_inputs) on the CPU
+    """
+
+    def __init__(self, network: Mlp, inputs: Tensor) -> None:
+        self.network = network
+        self._inputs = torch.native_layer_norm(inputs.detach(), inputs.shape[-1:], None, None, LAYER_NORM_EPS)[0]
+        self._shares = shares(len(inputs))
+        self._rows = max(block.stop - block.start for blocks in self._shares for block in blocks)
+
+    def _weights(self, values: Tensor) -> tuple[Folded, list[Tensor], list[Tensor]]:
+        folded = self.network.fold(values)
+        weights = [*folded.weights[:-1], folded.weights[-1].t().contiguous()]
+        return folded, weights, [*(bias.squeeze(0) for bias in folded.biases[:-1]), folded.biases[-1].t()]
+
+    @torch.no_grad()
+    def outputs(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """f_θ(x) (batch, n_outputs) under the parameters ``values`` (size,), and the free parameters."""
+        folded, weights, biases = self._weights(values)
+        found = torch.empty(self.network.n_outputs, len(self._inputs), dtype=values.dtype)
+        with _rooms(self.network, self._rows, values.dtype, len(self._shares)) as rooms:
+
+            @torch.no_grad()
+            def work(lane: int) -> None:
+                for rows in self._shares[lane]:
+                    found[:, rows] = self._forward(rooms[lane], rows, weights, biases)
+
+            _in_lanes(work, len(self._shares))
+        return found.t(), folded.free
+
+    @torch.no_grad()
+    def gradient(self, values: Tensor, pull: Pull) -> Tensor:
+        """Σ_b J_bᵀ·pull_b (size,), the gradient of whatever ``pull`` is the slope of.
+
+        pull  (rows, outputs (n, n_outputs), free) → cotangents of the outputs, and of the free parameters; called once
+              for each block of rows, from several threads
+        """
+        folded, weights, biases = self._weights(values)
+        turned = [weight.t() for weight in weights[:-1]]
+        with _rooms(self.network, self._rows, values.dtype, len(self._shares)) as rooms:
+
+            @torch.no_grad()
+            def work(lane: int) -> None:
+                room = rooms[lane]
+                room.clear()
+                for rows in self._shares[lane]:
+                    outputs = self._forward(room, rows, weights, biases)
+                    by_outputs, by_free = pull(rows, outputs.t(), folded.free)
+                    room.free += by_free
+                    self._back(room, rows, by_outputs.t().contiguous(), weights[-1], turned)
+
+            _in_lanes(work, len(self._shares))
+            by_weights, by_biases, by_free = (_added([getattr(room, name) for room in rooms]) for name in _TOTALS)
+        by_weights[-1] = by_weights[-1].t()
+        return self.network.unfold(values, by_weights, by_biases, by_free[0])
+
+    def _layers(self, room: _Room, rows: slice) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(a, x, ρ, room for cotangents) of each hidden layer, as long as the block is."""
+        n = rows.stop - rows.start
+        kept = zip(room.hidden, room.normalized, room.inverse_deviation, room.cotangents, strict=True)
+        return [(a[:n], x[:n], rho[:n], back[:n]) for a, x, rho, back in kept]
+
+    def _forward(self, room: _Room, rows: slice, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        """Outputs of a block on their side, (n_outputs, n)."""
+        x = self._inputs[rows]
+        for weight, bias, (hidden, normalized, rho, _) in zip(weights, biases, self._layers(room, rows), strict=False):
+            torch.addmm(bias, x, weight, out=hidden)
+            relu_normalize(hidden.numpy(), normalized.numpy(), rho.numpy(), LAYER_NORM_EPS)
+            x = normalized
+        return torch.addmm(biases[-1], weights[-1], x.t(), out=room.outputs[:, : len(x)])
+
+    def _back(self, room: _Room, rows: slice, by_outputs: Tensor, last: Tensor, turned: Sequence[Tensor]) -> None:
+        """Add a block's part of the gradient to the room's totals; ``by_outputs`` is (n_outputs, n)."""
+        layers = self._layers(room, rows)
+        x = [self._inputs[rows], *(normalized for _, normalized, _, _ in layers)]
+        room.weights[-1].addmm_(by_outputs, x[-1])
+        room.biases[-1] += by_outputs.sum(1)
+        for index in reversed(range(len(layers))):
+            hidden, normalized, rho, cotangent = layers[index]
+            if index == len(layers) - 1:
+                torch.mm(by_outputs.t(), last, out=cotangent)
+            else:
+                torch.mm(layers[index + 1][3], turned[index + 1], out=cotangent)
+            total = room.biases[index].numpy()
+            pull_relu_normalize(cotangent.numpy(), hidden.numpy(), normalized.numpy(), rho.numpy(), total)
+            room.weights[index].addmm_(x[index].t(), cotangent)
+
+
+_TOTALS = ("weights", "biases", "free")
+
+
+def _added(totals: Sequence[Any]) -> list[Tensor]:
+    """Sums over the lanes, in their order."""
+    by_lane = [total if isinstance(total, list) else [total] for total in totals]
+    return [functools.reduce(torch.add, parts).clone() for parts in zip(*by_lane, strict=True)]
+
+
+class Linearization:
+    """outputs(θ + v) = outputs(θ) + J·v + …: an ``Mlp`` at one θ, its activations computed once for many products.
+
+    flat     θ, (size,)
+    inputs   (batch, n_inputs)
+    outputs  (batch, n_outputs) at θ
+    free     (n_free,) the parameters beside the network, whose tangents pass through unchanged
+
+    With x the normalised input of a layer, ρ its inverse deviation and D = 1{h > 0}·ρ, the tangent of LN(relu(h)) is
+    P(D∘dh) with P(e) = e − mean(e) − x·mean(x∘e), which is its own adjoint. Its first mean is left to the weights of
+    the next layer, centred over their inputs: that saves a pass over the activations in both directions.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: Mlp, flat: Tensor, inputs: Tensor) -> None:
+        self.network, self._flat = network, flat.detach()
+        *self._layers, self.free = (part.detach() for part in network.views(flat))
+        folded = network.fold(flat.detach())
+        self._shares = shares(len(inputs))
+        inputs = torch.native_layer_norm(inputs.detach(), inputs.shape[-1:], None, None, LAYER_NORM_EPS)[0]
+        self._normalized = [inputs, *(inputs.new_empty(len(inputs), width) for width in network.hidden_sizes)]
+        self._slopes = [torch.empty_like(x) for x in self._normalized[1:]]
+        self.outputs = inputs.new_empty(network.n_outputs, len(inputs)).t()
+        # Room for the products' activations: fresh pages for each would take as long as the arithmetic.
+        self._room = [torch.empty_like(x) for x in self._slopes]
+        last = folded.weights[-1].t().contiguous()
+
+        def work(rows: slice) -> None:
+            for index, slope in enumerate(self._slopes):
+                x, normalized = self._normalized[index], self._normalized[index + 1]
+                weight, bias = folded.weights[index], folded.biases[index]
+                hidden, rho = slope[rows], x.new_empty(rows.stop - rows.start)
+                torch.addmm(bias, x[rows], weight, out=hidden)
+                relu_normalize(hidden.numpy(), normalized[rows].numpy(), rho.numpy(), LAYER_NORM_EPS)
+                slope_of(hidden.numpy(), rho.numpy())
+            torch.addmm(folded.biases[-1].t(), last, self._normalized[-1][rows].t(), out=self.outputs[rows].t())
+
+        self._in_blocks(work)
+        self._centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
+
+    def _in_blocks(self, work: Callable[[slice], None]) -> None:
+        @torch.no_grad()
+        def all_of(lane: int) -> None:
+            for rows in self._shares[lane]:
+                work(rows)
+
+        _in_lanes(all_of, len(self._shares))
+
+    @torch.no_grad()
+    def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """J·v: the tangents of outputs (batch, n_outputs) and of the free parameters (n_free,)."""
+        *tangents, free = self.network.views(vector)
+        weights, biases = [], []
+        for index in range(len(self._normalized)):
+            gain, shift, weight, _ = self._layers[4 * index : 4 * index + 4]
+            d_gain, d_shift, d_weight, d_bias = tangents[4 * index : 4 * index + 4]
+            weights.append(torch.addcmul(d_gain.unsqueeze(-1) * weight, gain.unsqueeze(-1), d_weight))
+            biases.append(d_bias + d_shift @ weight + shift @ d_weight)
+        weights[-1], biases[-1] = weights[-1].t().contiguous(), biases[-1].unsqueeze(-1)
+        found = torch.empty_like(self.outputs)
+        last = self._centred[-1].t().contiguous() if self._centred else None
+
+        def work(rows: slice) -> None:
+            through = None
+            for index, room in enumerate(self._room):
+                moved = torch.addmm(biases[index], self._normalized[index][rows], weights[index], out=room[rows])
+                if through is not None:
+                    moved.addmm_(through, self._centred[index - 1])
+                push_slope(moved.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
+                through = moved
+            out = torch.addmm(biases[-1], weights[-1], self._normalized[-1][rows].t(), out=found[rows].t())
+            if through is not None and last is not None:
+                out.addmm_(last, through.t())
+
+        self._in_blocks(work)
+        return found, free
+
+    @torch.no_grad()
+    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
+        """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
+        dtype = outputs.dtype
+        with _rooms(self.network, 0, dtype, len(self._shares)) as rooms:
+
+            @torch.no_grad()
+            def work(lane: int) -> None:
+                rooms[lane].clear()
+                for rows in self._shares[lane]:
+                    self._back(rooms[lane], rows, outputs[rows].t().contiguous())
+
+            _in_lanes(work, len(self._shares))
+            by_weights, by_biases = (_added([getattr(room, name) for room in rooms]) for name in _TOTALS[:2])
+        by_weights[-1] = by_weights[-1].t()
+        return self.network.unfold(self._flat, by_weights, by_biases, free)
+
+    def _back(self, room: _Room, rows: slice, by_outputs: Tensor) -> None:
+        """Add a block's part of Jᵀ·u to the room's totals; ``by_outputs`` is (n_outputs, n)."""
+        room.weights[-1].addmm_(by_outputs, self._normalized[-1][rows])
+        room.biases[-1] += by_outputs.sum(1)
+        cotangent = by_outputs.t()
+        for index in reversed(range(len(self._room))):
+            pulled = torch.mm(cotangent, self._centred[index].t(), out=self._room[index][rows])
+            pull_slope(pulled.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
+            room.weights[index].addmm_(self._normalized[index][rows].t(), pulled)
+            room.biases[index] += pulled.sum(0)
+            cotangent = pulled
