@@ -15,12 +15,12 @@ from workbench.errors import UnknownNameError
 from workbench.statistics import (
     COOPERATIVE,
     Normalisation,
+    Series,
     bootstrap,
     compare,
     interquartile_mean,
     probability_of_improvement,
     published,
-    select,
 )
 from workbench.statistics.comparison import COVERAGE, common_steps
 
@@ -288,9 +288,9 @@ def test_runs_without_common_steps_are_refused():
 
 @given(st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=300, unique=True), min_size=1, max_size=5))
 def test_common_steps_are_few_and_lie_within_every_run(lists):
-    rows = [(k, step, 0.0) for k, steps in enumerate(lists) for step in steps]
-    table = pd.DataFrame(rows, columns=["seed", "env_steps", "return"]).assign(method="a")
-    runs = next(iter(select(table).runs.values()))
+    runs = [
+        Series(k, np.sort(np.array(steps, float)), np.zeros(len(steps)), max(steps)) for k, steps in enumerate(lists)
+    ]
     first, last = max(map(min, lists)), min(map(max, lists))
     if first > last:
         with pytest.raises(ValueError, match="no env steps in common"):
@@ -332,7 +332,13 @@ def test_paired_differences_are_taken_seed_by_seed():
 def test_protocol_is_met_by_what_meets_it():
     report = compare(sweep_table(seeds=10), **QUICK).protocol()
     assert report.table["met"].all()
-    assert len(report.table) == 2 * 4
+    assert report.table.columns.tolist() == ["task", "method", "met", "runs", "interval", "episodes", "absolute metric"]
+    assert report.table.iloc[0].tolist()[3:] == [
+        "✓ 10 runs",
+        "✓ evaluated every 20,000 env steps",
+        "✓ 32 episodes",
+        "✓ absolute metric on 320 episodes",
+    ]
     assert report.how == ("standard protocol (arXiv 2209.10485): met",)
     assert (COOPERATIVE.runs, COOPERATIVE.episodes, COOPERATIVE.absolute_episodes) == (10, 32, 320)
 
@@ -354,7 +360,9 @@ def test_protocol_is_met_by_what_meets_it():
 def test_protocol_names_what_is_wanting(change, wanting):
     comparison = compare(change(sweep_table(seeds=10)), **QUICK)
     assert f"standard protocol (arXiv 2209.10485): not met: {wanting}" in comparison.how
-    assert not comparison.protocol().table["met"].all()
+    table = comparison.protocol().table
+    assert not table["met"].all()
+    assert table.map(lambda cell: str(cell).startswith("✗")).any(axis=1).equals(~table["met"])
     assert wanting in comparison.summary().how[-1]
 
 

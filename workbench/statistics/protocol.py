@@ -66,9 +66,9 @@ def requirements(selection: Selection, protocol: Protocol, keys: Sequence[tuple[
         found = f"{_of(episodes, protocol.episodes)} episodes" if max(episodes) else "number of episodes unknown"
     enough = min(episodes) >= protocol.episodes and not selection.trained
     return (
-        Requirement("independent runs", f"{_of(seeds, protocol.runs)} runs", min(seeds) >= protocol.runs),
-        Requirement("one interval of env steps", _interval_in_words(intervals), len(intervals) == 1),
-        Requirement("episodes of an evaluation", found, enough),
+        Requirement("runs", f"{_of(seeds, protocol.runs)} runs", min(seeds) >= protocol.runs),
+        Requirement("interval", _interval_in_words(intervals), len(intervals) == 1),
+        Requirement("episodes", found, enough),
         Requirement("absolute metric", best, not without and min(absolute) >= protocol.absolute_episodes),
     )
 
@@ -80,14 +80,15 @@ def in_short(selection: Selection, protocol: Protocol = COOPERATIVE) -> str:
 
 
 def check(selection: Selection, protocol: Protocol = COOPERATIVE) -> Report:
-    """A row for each task, group and demand: what was found, and whether the demand is met."""
-    rows = [
-        {"task": task, selection.by: group, "demand": each.demand, "found": each.found, "met": each.met}
-        for task in selection.tasks
-        for group in selection.groups
-        if (group, task) in selection.runs
-        for each in requirements(selection, protocol, [(group, task)])
-    ]
+    """A row for each task and group: whether all is met, and for each demand what was found, ✓ if that is enough."""
+    rows = []
+    for task in selection.tasks:
+        for group in selection.groups:
+            if (group, task) in selection.runs:
+                found = requirements(selection, protocol, [(group, task)])
+                marks = {each.demand: f"{'✓' if each.met else '✗'} {each.found}" for each in found}
+                met = all(each.met for each in found)
+                rows.append({"task": task, selection.by: group, "met": met, **marks})
     return Report(pd.DataFrame(rows), (in_short(selection, protocol),))
 
 
