@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
     from workbench.sweeps.recording import record
+    from workbench.sweeps.search import Search
     from workbench.sweeps.sweep import Sweep
 
 __version__ = "0.1.0"
 __all__ = [
+    "Search",
     "Session",
     "Sweep",
     "__version__",
@@ -53,6 +55,7 @@ _LAZY = {
     "Session": "workbench.jupyter.session",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
+    "Search": "workbench.sweeps.search",
     "Sweep": "workbench.sweeps.sweep",
     "record": "workbench.sweeps.recording",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),

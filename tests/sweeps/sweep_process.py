@@ -1,4 +1,4 @@
-"""A sweep in a process of its own, to be killed: ``python sweep_process.py NOTEBOOK DIRECTORY [SCHEDULER]``."""
+"""A sweep in a process of its own, to be killed: ``python sweep_process.py NOTEBOOK DIRECTORY RUNS``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import sys
 
 import workbench as wb
 
-SEEDS, FAILING = range(12), 5
+FAILING = 5
 
 
-def make_sweep(notebook, directory):
-    fails = [seed == FAILING for seed in SEEDS]
-    fixed = {"pause": 0.05}
-    return wb.Sweep(notebook, zip={"seed": list(SEEDS), "fails": fails}, fixed=fixed, directory=directory)
+def make_sweep(notebook, directory, runs):
+    """As many runs as asked for, of which one fails by itself."""
+    fails = [seed == FAILING for seed in range(runs)]
+    return wb.Sweep(notebook, zip={"seed": range(runs), "fails": fails}, fixed={"pause": 0.05}, directory=directory)
 
 
-def main(notebook, directory, scheduler=None):
-    sweep = make_sweep(notebook, directory)
-    where = {"workers": 2} if scheduler is None else {"scheduler": scheduler}
-    sweep.run(**where)
+def main(notebook, directory, runs):
+    sweep = make_sweep(notebook, directory, int(runs)).run(workers=2)
     return 0 if sweep.finished else 1
 
 

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import psutil
-from sweep_process import FAILING, SEEDS, make_sweep
+import pytest
+from sweep_process import FAILING, make_sweep
 from tiny_notebook import value_of, write_notebook
 
 from workbench.sweeps import layout
@@ -69,9 +70,9 @@ def holders(directory):
     return found
 
 
-def start(notebook, directory):
+def start(notebook, directory, runs):
     process = subprocess.Popen(
-        [sys.executable, str(PROCESS), str(notebook), str(directory)], stderr=subprocess.PIPE, text=True
+        [sys.executable, str(PROCESS), str(notebook), str(directory), str(runs)], stderr=subprocess.PIPE, text=True
     )
     return process, psutil.Process(process.pid)
 
@@ -85,9 +86,10 @@ def outcomes(run):
     return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
 
 
-def test_a_sweep_survives_the_death_of_a_worker_a_kernel_and_its_client(tmp_path):
+def check_kills(tmp_path, runs):
+    """Kill a worker, then a kernel, then the client, each in the middle of a run; start again; see what became of it."""
     notebook, directory = write_notebook(tmp_path / "tiny.ipynb"), tmp_path / "sweep"
-    process, driver = start(notebook, directory)
+    process, driver = start(notebook, directory, runs)
     settled = {}
 
     def settle():
@@ -111,28 +113,38 @@ def test_a_sweep_survives_the_death_of_a_worker_a_kernel_and_its_client(tmp_path
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     settle()
-    assert 4 <= len(settled) < len(SEEDS) - 1
+    assert 4 <= len(settled) < runs - 1
 
-    process, _ = start(notebook, directory)
+    process, _ = start(notebook, directory, runs)
     _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1, said  # one run fails by itself
     assert "ValueError: seed 5 fails at step 11" in said
     for name, line in settled.items():
         assert attempts(directory, name) == line, "a finished run was taken up again"
 
-    sweep = make_sweep(notebook, directory)
-    runs = {run.parameters["seed"]: run for run in sweep.runs}
-    assert {seed for seed, run in runs.items() if run.status == "finished"} == set(SEEDS) - {FAILING}
-    assert runs[FAILING].status == "failed"
-    assert outcomes(runs[FAILING]).count("failed") == 1
+    sweep = make_sweep(notebook, directory, runs)
+    by_seed = {run.parameters["seed"]: run for run in sweep.runs}
+    assert {seed for seed, run in by_seed.items() if run.status == "finished"} == set(range(runs)) - {FAILING}
+    assert by_seed[FAILING].status == "failed"
+    assert outcomes(by_seed[FAILING]).count("failed") == 1
     table = sweep.table()
-    for seed in set(SEEDS) - {FAILING}:
+    for seed in set(range(runs)) - {FAILING}:
         rows = table[table["seed"] == seed]
         assert rows["env_steps"].tolist() == list(range(1, 21))
         assert rows["return"].tolist() == [value_of(seed, step) for step in range(1, 21)]
-        ended = outcomes(runs[seed])
+        ended = outcomes(by_seed[seed])
         assert ended.count("finished") == 1
         assert ended[-1] == "finished"
-    assert sum(run.record["attempts"] > 1 for run in runs.values()) >= 2
-    assert any(run.summary.get("begun_at", 0) > 0 for run in runs.values()), "none went on from a checkpoint"
+    assert sum(run.record["attempts"] > 1 for run in by_seed.values()) >= 2
+    assert any(run.summary.get("begun_at", 0) > 0 for run in by_seed.values()), "none went on from a checkpoint"
     assert not holders(directory)
+
+
+def test_a_sweep_survives_the_death_of_a_worker_a_kernel_and_its_client(tmp_path):
+    check_kills(tmp_path, runs=7)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("attempt", range(5))
+def test_twelve_runs_survive_it_again_and_again(tmp_path, attempt):
+    check_kills(tmp_path, runs=12)

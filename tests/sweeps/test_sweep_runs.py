@@ -15,7 +15,7 @@ from tiny_notebook import WORK, value_of, write_notebook
 import workbench as wb
 from workbench.sweeps import engine, kernels, layout, results
 from workbench.sweeps.engine import SweepError, run_one
-from workbench.sweeps.sweep import make_job
+from workbench.sweeps.work import make_job
 
 DEADLINE = 120.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.sweeps.progress import Progress, Under, duration
 
 if TYPE_CHECKING:
-    from workbench.sweeps.sweep import Sweep
+    from workbench.sweeps.batch import Batch
 
 # The theme's own colours, with ones that read on both grounds where there is no theme.
 INK, GROUND, BAR = (
@@ -32,7 +32,7 @@ class Html:
 class SweepProgress:
     """Shows itself once, and is then brought up to date by ``show(progress)``."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Batch) -> None:
         import IPython.display
 
         self._buttons = buttons(sweep)
@@ -50,7 +50,7 @@ class SweepProgress:
             self._buttons.close()
 
 
-def buttons(sweep: Sweep) -> Any:
+def buttons(sweep: Batch) -> Any:
     """Pause, resume and cancel."""
     import ipywidgets
 

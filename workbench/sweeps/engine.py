@@ -151,6 +151,11 @@ def check_workers(client: Client, directory: Path) -> None:
             )
 
 
+def n_workers(client: Client) -> int:
+    """How many runs go on at a time; at least one, that will be done when a worker comes."""
+    return max(1, sum(int(threads) for threads in client.nthreads().values()))
+
+
 class Engine:
     """Hands runs to a cluster and takes back what came of them.
 
@@ -169,7 +174,7 @@ class Engine:
         on_tick: Callable[[Progress], object] = lambda _: None,
     ) -> None:
         self.id = uuid.uuid4().hex
-        self._client, self._directory = client, directory
+        self.client, self._directory = client, directory
         self._make_job, self._label = make_job, labels
         self._on_outcome, self._on_tick = on_outcome, on_tick
         self._runs: dict[str, Run] = {}
@@ -180,6 +185,7 @@ class Engine:
         self._ended: queue.Queue[str] = queue.Queue()
         self._durations: list[float] = []
         self._failures: dict[str, str] = {}
+        self._pruned: dict[str, str] = {}
         self._hold = Event(f"hold-{self.id}", client=client)
         self._mode = "running"
         self._started = time.monotonic()
@@ -189,9 +195,10 @@ class Engine:
     def add(self, runs: Iterable[Run]) -> None:
         """Runs to do; what is finished or has failed already counts as it is."""
         for run in runs:
-            self._runs[run.name] = run
-            self._state[run.name] = "waiting"
-            self._settle_from_directory(run.name)
+            if self._state.get(run.name) not in ("waiting", "submitted", "elsewhere"):
+                self._runs[run.name] = run
+                self._state[run.name] = "waiting"
+                self._settle_from_directory(run.name)
 
     def pause(self) -> None:
         """Begin no further run; those under way go on."""
@@ -211,11 +218,15 @@ class Engine:
             self._mode = "cancelling"
             self._hold.set()
             for name in tuple(self._futures):
-                self.stop(name)
+                self._stop(name)
 
-    def stop(self, name: str) -> None:
-        """Stop one run."""
-        Event(self._stop_name(name), client=self._client).set()
+    def prune(self, name: str, message: str) -> None:
+        """Stop one run for good, because others are better."""
+        self._pruned[name] = message
+        self._stop(name)
+
+    def _stop(self, name: str) -> None:
+        Event(self._stop_name(name), client=self.client).set()
 
     # --- the work -------------------------------------------------------------------------------------------------
 
@@ -247,7 +258,7 @@ class Engine:
         for name, state in self._state.items():
             if state == "waiting" and now >= self._not_before.get(name, 0.0):
                 self._state[name] = "submitted"
-                future = self._client.submit(
+                future = self.client.submit(
                     do_run,
                     self._make_job(self._runs[name]),
                     self._hold.name,
@@ -275,7 +286,7 @@ class Engine:
             error = future.exception()
             dead = type(error).__name__ == "KilledWorker"
             outcome = Outcome(name, "died" if dead else "failed", f"{type(error).__name__}: {error}")
-        elif self._client.status == "running":
+        elif self.client.status == "running":
             outcome = Outcome(name, "died", "the cluster lost it")
         else:
             raise SweepError("the connection to the cluster was lost; sweep.run() goes on with what is left.")
@@ -285,6 +296,10 @@ class Engine:
         elif outcome.kind == "died":
             self._state[name] = "waiting"
             self._not_before[name] = time.monotonic() + PAUSE_AFTER_DEATH
+        elif outcome.kind == "stopped" and name in self._pruned:
+            failure = {"kind": "pruned", "message": self._pruned[name]}
+            layout.write_json(layout.run_directory(self._directory, name) / layout.FAILED, failure)
+            self._settle(name, Outcome(name, "pruned", self._pruned[name]))
         elif outcome.kind == "elsewhere":
             self._state[name] = "elsewhere"
             self._not_before[name] = time.monotonic() + LOOK_ELSEWHERE
@@ -330,7 +345,7 @@ class Engine:
     def progress(self) -> Progress:
         """Where all stand at this moment."""
         running = self._under_way()
-        workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"])) if self._futures else 1
+        workers = n_workers(self.client) if self._futures else 1
         count = list(self._state.values()).count
         waiting = count("waiting") + count("submitted") - len(running)
         return Progress(
@@ -352,7 +367,7 @@ class Engine:
         if not self._futures:
             return ()
         with contextlib.suppress(Exception):  # asking the scheduler is not worth failing for
-            processing = {key for keys in self._client.processing().values() for key in keys}
+            processing = {key for keys in self.client.processing().values() for key in keys}
             for name, future in tuple(self._futures.items()):
                 place = layout.run_directory(self._directory, name)
                 if future.key in processing and name not in self._begun and layout.is_claimed(place):
@@ -362,8 +377,3 @@ class Engine:
             run = self._runs[name]
             found.append(look(self._directory, run, self._label(run), time.monotonic() - self._begun[name]))
         return tuple(found)
-
-
-def pruned(directory: Path, name: str, message: str) -> None:
-    """Write down that a run was ended early because others are better."""
-    layout.write_json(layout.run_directory(directory, name) / layout.FAILED, {"kind": "pruned", "message": message})

@@ -81,12 +81,12 @@ def expand(
     Raises ``ValueError`` for whatever the notebook would not take, ``UnknownNameError`` for a parameter that it lacks.
     """
     given = {"grid": grid or {}, "zip": zip or {}, "random": random or {}, "fixed": fixed or {}}
-    _check_names(notebook, given, seeds)
+    check_names(notebook, given, seeds)
     columns = {name: _checked(notebook, name, each, "grid") for name, each in given["grid"].items()}
     cells: list[Choice] = [dict(pairs) for pairs in itertools.product(*_pairs(columns))]
     rows = _zipped({name: _checked(notebook, name, each, "zip") for name, each in given["zip"].items()})
     drawn = _drawn(notebook, given["random"], samples, sampling_seed)
-    chosen_seeds = _seeds(notebook, seeds)
+    chosen_seeds = checked_seeds(notebook, seeds)
     base = {name: notebook.parameters[name].check(value) for name, value in given["fixed"].items()}
     runs: dict[str, Run] = {}
     for seed, cell, row, draw in itertools.product(chosen_seeds or (None,), cells, rows, drawn):
@@ -98,8 +98,8 @@ def expand(
     return Plan(tuple(runs.values()), swept, chosen_seeds)
 
 
-def _check_names(notebook: Notebook, given: Mapping[str, Mapping[str, Any]], seeds: Iterable[int] | None) -> None:
-    """Every name is a parameter, and given in one way only."""
+def check_names(notebook: Notebook, given: Mapping[str, Mapping[str, Any]], seeds: Iterable[int] | None) -> None:
+    """Every name is a parameter that may be set, and given in one way only."""
     ways: dict[str, str] = {} if seeds is None else {SEED: "seeds"}
     for way, named in given.items():
         if not isinstance(named, Mapping):
@@ -147,7 +147,7 @@ def zip_pairs(columns: Mapping[str, Sequence[Any]]) -> list[list[tuple[str, Any]
     return [[(name, column[i]) for name, column in columns.items()] for i in range(n_rows)]
 
 
-def _seeds(notebook: Notebook, seeds: Iterable[int] | None) -> tuple[int, ...]:
+def checked_seeds(notebook: Notebook, seeds: Iterable[int] | None) -> tuple[int, ...]:
     if seeds is None:
         return ()
     if SEED not in notebook.parameters:

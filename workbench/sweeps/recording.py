@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,8 +29,8 @@ def record(
 
     directory          where metrics, evaluations, checkpoints and at last ``summary.json`` go; a run that it holds is
                        taken up where it was, bit for bit. None keeps nothing
-    evaluate_every     env steps between two evaluations; the untrained and the final policies are evaluated too. None:
-                       no evaluation
+    evaluate_every     env steps between two evaluations, rounded up to whole iterations; the untrained and the final
+                       policies are evaluated too. None: no evaluation
     evaluate_episodes  episodes in each
     absolute_episodes  episodes on which the policies of the best evaluation are judged at the end, other ones than they
                        were chosen by: the absolute metric (``wb.statistics.absolute_metric``). 0: none. Only where
@@ -39,7 +40,10 @@ def record(
 
     Metrics are written after every iteration, so that others can read them while it trains.
     """
-    keeper = _Keeper(trainer, directory, env_steps, evaluate_every, evaluate_episodes)
+    if evaluate_every is not None and evaluate_every < 1:
+        raise ValueError(f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000.")
+    keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None)
+    an_iteration = trainer.env.n_envs * trainer.settings.n_steps
     checkpoints = None if directory is None else CheckpointDirectory(keeper.directory / layout.CHECKPOINTS).make()
     begun = checkpoints is not None and checkpoints.newest() is not None
     if evaluate_every and not begun and trainer.env_steps == 0:
@@ -48,6 +52,8 @@ def record(
             checkpoints.write_best(*trainer._document())
     trainer.run(
         env_steps=env_steps,
+        evaluate_every=math.ceil(evaluate_every / an_iteration) if evaluate_every else None,
+        evaluate_episodes=evaluate_episodes,
         directory=None if checkpoints is None else checkpoints.path,
         save_every=save_every,
         progress=_watched() if progress is None else progress,
@@ -87,37 +93,21 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
 
 
 class _Keeper:
-    """Evaluates when it is time, and writes what is new; called after each iteration."""
+    """Evaluates at the end, if that was not due anyway, and writes what is new; called after each iteration."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        directory: str | Path | None,
-        env_steps: int,
-        evaluate_every: int | None,
-        evaluate_episodes: int,
-    ) -> None:
-        if evaluate_every is not None and evaluate_every < 1:
-            raise ValueError(f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000.")
+    def __init__(self, directory: str | Path | None, env_steps: int, evaluate_episodes: int | None) -> None:
         self._kept = directory is not None
         self.directory = Path(directory or ".")
         if self._kept:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._goal, self._every, self._episodes = env_steps, evaluate_every, evaluate_episodes
+        self._goal, self._episodes = env_steps, evaluate_episodes
         self._written: dict[str, int] = {}
 
     def __call__(self, trainer: Trainer) -> None:
-        if self._every and self._due(trainer):
+        evaluated = {row["iteration"] for row in trainer._state.evaluations}
+        if self._episodes and trainer.env_steps >= self._goal and trainer.iteration not in evaluated:
             trainer.evaluate(self._episodes)
         self.write(trainer)
-
-    def _due(self, trainer: Trainer) -> bool:
-        """Whether a multiple of the interval has been passed since the last evaluation, or the end is reached."""
-        evaluations = trainer._state.evaluations
-        last = evaluations[len(evaluations) - 1]["env_steps"] if len(evaluations) else -1
-        every = self._every or 1
-        passed = trainer.env_steps // every > last // every
-        return passed or trainer.env_steps >= self._goal > last
 
     def write(self, trainer: Trainer) -> None:
         """Append what is new; the first time, put what a killed process left there in accord with the trainer."""
