@@ -87,7 +87,7 @@ def outcomes(run):
 
 
 def check_kills(tmp_path, runs):
-    """Kill a worker, then a kernel, then the client, each in the middle of a run; start again; see what became of it."""
+    """Kill a worker, then a kernel, then the client, each in the middle of a run; start again; see what came of it."""
     notebook, directory = write_notebook(tmp_path / "tiny.ipynb"), tmp_path / "sweep"
     process, driver = start(notebook, directory, runs)
     settled = {}
@@ -135,13 +135,13 @@ def check_kills(tmp_path, runs):
         ended = outcomes(by_seed[seed])
         assert ended.count("finished") == 1
         assert ended[-1] == "finished"
-    assert sum(run.record["attempts"] > 1 for run in by_seed.values()) >= 2
+    assert sum(run.record["attempts"] - 1 for run in by_seed.values()) >= 2
     assert any(run.summary.get("begun_at", 0) > 0 for run in by_seed.values()), "none went on from a checkpoint"
     assert not holders(directory)
 
 
 def test_a_sweep_survives_the_death_of_a_worker_a_kernel_and_its_client(tmp_path):
-    check_kills(tmp_path, runs=7)
+    check_kills(tmp_path, runs=9)
 
 
 @pytest.mark.stress

@@ -151,6 +151,8 @@ def test_a_run_whose_process_always_dies_is_given_up(tmp_path, client):
     assert run.status == "failed"
     assert "its process died 3 times from the same point" in run.failure["message"]
     assert outcomes(run) == ["died"] * 3
+    sweep.run(client=client, progress=False, retry_failed=True)
+    assert outcomes(run) == ["died"] * 6
     assert not (run.directory / layout.FINISHED).exists()
 
 

@@ -29,6 +29,7 @@ from workbench.sweeps.fork_server import PACKET
 
 SECONDS_TO_IMPORT = 120.0
 SECONDS_TO_FORK = 30.0
+NO_FORK = "WORKBENCH_NO_FORK"  # set in the workers' environment, it has every kernel started afresh
 
 # What a kernel imports when its notebook imports the module on the left, as far as it starts no threads.
 IMPORTS = {
@@ -186,7 +187,8 @@ _STARTING = threading.Lock()
 
 def fork_server(modules: Sequence[str], threads: int) -> ForkServer | None:
     """This process's fork server for such kernels, started if need be; None where forking is not to be trusted."""
-    if sys.platform != "linux":  # macOS's own libraries do not survive a fork, and Windows has none
+    # macOS's own libraries do not survive a fork, and Windows has none.
+    if sys.platform != "linux" or os.environ.get(NO_FORK):
         return None
     key = (tuple(modules), threads)
     with _STARTING:

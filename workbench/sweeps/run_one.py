@@ -10,11 +10,12 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from workbench.sweeps.report import page
 CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # whoever only looks whether a run is claimed holds the lock for an instant
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
 SECONDS_TO_STOP = 30.0  # from being asked to stop until it is killed: time to end a phase and write a checkpoint
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal in a traceback
 DEATHS = 3  # attempts from one point that may die before the run is given up
 
 
@@ -89,31 +91,38 @@ class _Attempt:
         self.stop = stop
         self.stopped = False
         self.started = time.monotonic()
-        earlier = layout.read_lines(directory / layout.ATTEMPTS)
-        self.earlier = [line for line in earlier if "started" in line]
-        self.ended = {line["attempt"]: line for line in earlier if "ended" in line}
-        self.number = len(self.earlier) + 1
+        lines = layout.read_lines(directory / layout.ATTEMPTS)
+        again = max((i for i, line in enumerate(lines) if "retried" in line), default=-1)
+        self.recent = [line for line in lines[again + 1 :] if "started" in line]
+        self.ended = {line["attempt"]: line for line in lines if "ended" in line}
+        self.begun = next((line["started"] for line in lines if "started" in line), None)
+        self.number = sum("started" in line for line in lines) + 1
 
     def make(self) -> Outcome:
         """Make it."""
         deaths = self._deaths_in_a_row()
         if deaths >= DEATHS:
-            return self._fail("died", f"its process died {deaths} times from the same point (out of memory?)", {})
-        if self.stop():
+            outcome = self._failed("died", f"its process died {deaths} times from the same point (out of memory?)")
+        elif self.stop():
             return Outcome(self.job.name, "stopped", "it was asked to stop")
-        self._begin()
+        else:
+            self._begin()
+            outcome = self._outcome()
+            self._end(outcome)
+        self._mark(outcome)
+        return outcome
+
+    def _outcome(self) -> Outcome:
+        """Run the notebook, and see what came of it."""
         try:
             self._execute()
+            return self._after_success()
         except PapermillExecutionError as error:
-            outcome = self._after_error(error)
+            return self._after_error(error)
         except DeadKernelError:
-            outcome = self._after_death("its kernel died")
+            return self._after_death("its kernel died")
         except Exception as error:  # the kernel could not start, the disk is full: the next attempt may do better
-            outcome = self._after_death(f"{type(error).__name__}: {error}")
-        else:
-            outcome = self._after_success()
-        self._end(outcome)
-        return outcome
+            return self._after_death(f"{type(error).__name__}: {error}")
 
     # --- before ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +134,7 @@ class _Attempt:
         """Attempts, the last ones, that began where this one would and of which nothing more was heard."""
         here = self._newest_checkpoint()
         deaths = 0
-        for attempt in reversed(self.earlier):
+        for attempt in reversed(self.recent):
             how = self.ended.get(attempt["attempt"], {}).get("outcome", "died")
             if how != "died" or attempt["from"] != here:
                 break
@@ -146,7 +155,7 @@ class _Attempt:
             "pid": os.getpid(),
         }
         layout.append_lines(self.directory / layout.ATTEMPTS, [line])
-        self._record(started=line["started"] if self.number == 1 else self.earlier[0]["started"])
+        self._record(started=self.begun or line["started"])
 
     def _record(self, **more: Any) -> None:
         job = self.job
@@ -219,39 +228,28 @@ class _Attempt:
 
     def _after_success(self) -> Outcome:
         if not (self.directory / layout.SUMMARY).exists():
-            return self._fail(
-                "incomplete",
-                f"the notebook ended without writing {layout.SUMMARY}; let it end with wb.record(trainer, directory, "
-                "…), or write what it found there by itself",
-                {},
-            )
+            message = f"the notebook ended without writing {layout.SUMMARY}; let it end with wb.record(trainer, "
+            return self._failed("incomplete", message + "directory, …), or write down by itself what it found")
         self._keep_report()
         self._keep_curves()
-        seconds = self._seconds_in_all()
-        ended = provenance.now()
-        self._record(ended=ended, wall_seconds=seconds)
-        layout.write_json(
-            self.directory / layout.FINISHED, {"finished": ended, "attempts": self.number, "wall_seconds": seconds}
-        )
-        return Outcome(self.job.name, "finished", seconds=seconds)
+        return Outcome(self.job.name, "finished", seconds=self._seconds_in_all())
 
     def _after_error(self, error: PapermillExecutionError) -> Outcome:
         if self.stopped:
             return Outcome(self.job.name, "stopped", "it was asked to stop")
         self._keep_report()
-        detail = {"error": error.ename, "cell": error.exec_count, "traceback": "\n".join(error.traceback or ())}
-        return self._fail("error", f"{error.ename}: {error.evalue}", detail)
+        traceback = ANSI.sub("", "\n".join(error.traceback or ()))
+        return self._failed("error", f"{error.ename}: {error.evalue}", cell=error.exec_count, traceback=traceback)
 
     def _after_death(self, why: str) -> Outcome:
         if self.stopped:
             return Outcome(self.job.name, "stopped", "it was asked to stop")
         return Outcome(self.job.name, "died", why, seconds=time.monotonic() - self.started)
 
-    def _fail(self, kind: str, message: str, detail: Mapping[str, Any]) -> Outcome:
-        self._record(ended=provenance.now(), wall_seconds=self._seconds_in_all())
-        failure = {"kind": kind, "message": message, "attempts": self.number, **detail}
-        layout.write_json(self.directory / layout.FAILED, failure)
-        return Outcome(self.job.name, "failed", message, detail=failure)
+    def _failed(self, kind: str, message: str, **detail: Any) -> Outcome:
+        return Outcome(
+            self.job.name, "failed", message, self._seconds_in_all(), {"kind": kind, "message": message, **detail}
+        )
 
     def _end(self, outcome: Outcome) -> None:
         spent = time.monotonic() - self.started
@@ -260,6 +258,16 @@ class _Attempt:
             line["message"] = outcome.message
         layout.append_lines(self.directory / layout.ATTEMPTS, [line])
         self._partial.unlink(missing_ok=True)
+
+    def _mark(self, outcome: Outcome) -> None:
+        """The last thing that is written of a run at its end, by which alone it counts."""
+        if outcome.kind not in ("finished", "failed"):
+            return
+        ended = provenance.now()
+        self._record(ended=ended, wall_seconds=outcome.seconds)
+        marker = layout.FINISHED if outcome.kind == "finished" else layout.FAILED
+        about = {"ended": ended, "attempts": self.number, "wall_seconds": outcome.seconds}
+        layout.write_json(self.directory / marker, {**outcome.detail, **about})
 
     def _seconds_in_all(self) -> float:
         """Wall time of this attempt and of the earlier ones whose end is known."""
@@ -271,7 +279,10 @@ class _Attempt:
         if not self._partial.exists():
             return
         content = self._partial.read_text(encoding="utf-8")
-        layout.write_whole(self.directory / layout.PAGE, page(content, self.job.notebook_name).encode())
+        try:
+            layout.write_whole(self.directory / layout.PAGE, page(content, self.job.notebook_name).encode())
+        except Exception as error:  # an odd cell spoils a page, not a run; the notebook itself is kept
+            self._record(report_error=f"{type(error).__name__}: {error}")
         os.replace(self._partial, self.directory / layout.REPORT)
 
     def _keep_curves(self) -> None:

@@ -15,19 +15,19 @@ class TerminalProgress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._drawn = 0  # lines of the block that stands on the screen
-        self._last = Progress(total=-1)
+        self._last: Progress | None = None
 
     def show(self, progress: Progress) -> None:
         """Bring what is shown up to date."""
         ends = ("finished", "failed", "pruned", "state")
-        moved = any(getattr(progress, name) != getattr(self._last, name) for name in ends)
+        last, self._last = self._last, progress
+        moved = last is None or any(getattr(progress, name) != getattr(last, name) for name in ends)
         if self._stream.isatty():
             self._redraw(progress)
         elif moved:
             print(progress.counts(), file=self._stream, flush=True)
-            for label in sorted(progress.failures.keys() - self._last.failures.keys()):
+            for label in sorted(progress.failures.keys() - (last.failures.keys() if last else set())):
                 print(f"failed: {label}: {progress.failures[label]}", file=self._stream, flush=True)
-        self._last = progress
         if progress.state in ("done", "cancelled"):
             self._drawn = 0
 
