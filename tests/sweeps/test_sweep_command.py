@@ -133,7 +133,7 @@ def test_a_terminal_shows_a_block_that_is_kept_up_to_date():
     assert "0 of 3 finished · 2 running · 1 waiting · ETA 90 s" in screen.text
     assert "rate=0.1 50% · return 12.35" in screen.text
     assert screen.text.count("\x1b[3F") == 3  # back over three lines, each time
-    assert screen.text.splitlines()[-2:][0].endswith("2 of 3 finished · 1 failed · done")
+    assert screen.text.splitlines()[-3].endswith("2 of 3 finished · 1 failed · done")
 
 
 def test_a_log_gets_a_line_for_each_end():

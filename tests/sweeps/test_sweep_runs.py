@@ -234,6 +234,56 @@ def test_lines_that_are_being_written_are_not_read(tmp_path):
     assert layout.last_line(path) == {"a": 2, "b": [1, None]}
 
 
+# ---- comparing ----
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, client):
+    """Two orders, three seeds each, finished."""
+    place = tmp_path_factory.mktemp("compared")
+    notebook = write_notebook(place / "tiny.ipynb")
+    sweep = wb.Sweep(notebook, grid={"order": ["random", "fixed"]}, seeds=range(3), directory=place / "sweep")
+    return sweep.run(client=client, progress=False)
+
+
+def test_its_groups_are_compared_and_drawn(compared):
+    comparison = compared.compare()
+    assert comparison.groups == ("random", "fixed")
+    ends = [value_of(seed, 20, "fixed") for seed in range(3)]
+    assert comparison.scores["fixed"]["all runs"].tolist() == ends
+    for kind in ("curves", "intervals", "profiles", "improvement"):
+        assert compared.figure("return", by="order", kind=kind).figure.data, kind
+    assert compared.figure(kind="paired", baseline="random").figure.data
+    with pytest.raises(ValueError, match="did you mean 'curves'"):
+        compared.figure(kind="curve")
+    with pytest.raises(ValueError, match="did you mean 'order'"):
+        compared.figure("return", by="odrer")
+
+
+def test_a_run_changed_by_hand_is_left_out_unless_asked_for(compared):
+    steered = compared.runs[0]
+    path = steered.directory / layout.SUMMARY
+    layout.write_json(path, {**steered.summary, "steered": True})
+    try:
+        assert compared.table().groupby("run")["steered"].first().sum() == 1
+        assert "1 run steered by hand" in repr(compared.compare())
+        assert len(compared.compare().scores["random"]["all runs"]) == 2
+        assert len(compared.compare(steered=True).scores["random"]["all runs"]) == 3
+    finally:
+        layout.write_json(path, steered.summary)
+
+
+def test_the_fields_word_for_the_method_is_understood(tmp_path):
+    parameters = "method: str = 'happo'\nseed: int = 0\ndirectory: str | None = None\n"
+    notebook = write_notebook(tmp_path / "methods.ipynb", "pass", parameters=parameters)
+    sweep = wb.Sweep(notebook, grid={"method": ["happo", "mappo"]}, seeds=[0, 1], directory=tmp_path / "sweep")
+    for run in sweep.runs:
+        run.directory.mkdir(parents=True)
+        layout.write_lines(run.directory / layout.METRICS, [{"env_steps": 5, "return": 1.0}])
+        layout.write_json(run.directory / layout.FINISHED, {})
+    assert sweep.compare(by="algorithm").groups == sweep.compare(by="method").groups == ("happo", "mappo")
+
+
 # ---- kernels ----
 
 TELLS = """\

@@ -264,7 +264,8 @@ class _Attempt:
         if outcome.kind not in ("finished", "failed"):
             return
         ended = provenance.now()
-        self._record(ended=ended, wall_seconds=outcome.seconds)
+        speed = (layout.read_json(self.directory / layout.SUMMARY) or {}).get("env_steps_per_second")
+        self._record(ended=ended, wall_seconds=outcome.seconds, env_steps_per_second=speed)
         marker = layout.FINISHED if outcome.kind == "finished" else layout.FAILED
         about = {"ended": ended, "attempts": self.number, "wall_seconds": outcome.seconds}
         layout.write_json(self.directory / marker, {**outcome.detail, **about})
