@@ -108,6 +108,8 @@ def test_it_is_kept_up_to_date_and_its_buttons_go_at_the_end(display):
     assert buttons.comm is not None
     done = replace(HALF, finished=7, running=(), waiting=0, state="done")
     view.show(done)
-    assert "7 of 8 finished" in handle.shown[-1]._repr_mimebundle_()["text/html"]
+    final, gone = (shown._repr_mimebundle_()["text/html"] for shown in handle.shown[-2:])
+    assert "7 of 8 finished" in final
+    assert sweep_progress.WRONG in final
+    assert gone == ""
     assert buttons.comm is None
-    assert sweep_progress.WRONG in handle.shown[-1]._repr_mimebundle_()["text/html"]

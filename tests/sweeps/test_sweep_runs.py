@@ -41,11 +41,11 @@ def outcomes(run):
     return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
 
 
-def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, client):
+def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, client, monkeypatch):
     directory = tmp_path / "a {b} ü"  # papermill would fill in the braces
     sweep = wb.Sweep(notebook, grid={"order": ["random", "fixed"]}, seeds=range(2), directory=directory)
     assert "0 finished" in repr(sweep)
-    assert "80 env steps in all; not known before a run is finished" in repr(sweep)
+    assert "80 env steps in all; how long is not known before a run is finished" in repr(sweep)
     assert sweep.table("runs")["status"].tolist() == ["waiting"] * 4
     sweep.run(client=client, progress=False)
     assert sweep.finished
@@ -77,6 +77,10 @@ def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, c
     before = attempts(sweep)
     sweep.run(client=client, progress=False)
     assert attempts(sweep) == before
+    monkeypatch.setattr(engine, "cluster", None)  # and needs none for it
+    sweep.run(workers=2, progress=False)
+    monkeypatch.undo()
+    assert "nothing is left to do" in repr(sweep)
     more = wb.Sweep(notebook, grid={"order": ["random", "fixed", "reversed"]}, seeds=range(2), directory=directory)
     assert "4 finished, 0 failed, 0 running, 2 to do" in repr(more)
     assert "about" in repr(more)

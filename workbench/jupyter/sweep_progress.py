@@ -37,9 +37,9 @@ class SweepProgress:
 
         self._buttons = buttons(sweep)
         self._done = False
-        IPython.display.display(self._buttons)  # type: ignore[no-untyped-call]
-        shown: Any = IPython.display.display(drawn(sweep.progress), display_id=True)  # type: ignore[no-untyped-call]
-        self._handle = shown
+        display: Any = IPython.display.display
+        self._above = display(self._buttons, display_id=True)
+        self._handle = display(drawn(sweep.progress), display_id=True)
 
     def show(self, progress: Progress) -> None:
         """Bring it up to date; at the end the buttons go."""
@@ -48,6 +48,8 @@ class SweepProgress:
         if progress.state in ("done", "cancelled") and not self._done:
             self._done = True
             self._buttons.close()
+            if self._above is not None:
+                self._above.update(Html("", ""))  # without a kernel they would be an error on the page
 
 
 def buttons(sweep: Batch) -> Any:

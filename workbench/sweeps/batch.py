@@ -209,6 +209,10 @@ class Batch:
 
     # --- what an engine asks of it --------------------------------------------------------------------------------
 
+    def _nothing_left(self) -> bool:
+        """Whether every run is at its end, so that no cluster is needed."""
+        return all(results.status_of(self._place(run)) in results.ENDS for run in self.plan.runs)
+
     def _begin(self, engine: Engine) -> None:
         """Give it the first runs."""
         engine.add(self.plan.runs)

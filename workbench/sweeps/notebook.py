@@ -39,6 +39,9 @@ class Parameter:
         except Misfit as error:
             expected = str(error)
         else:
+            names = values.choices(self.comment)
+            if names and isinstance(fitting, str) and fitting not in names:
+                raise unknown_name(self.name, fitting, names)
             ranged = values.range_check(self.comment)
             wrong = ranged(fitting) if ranged else None
             if wrong is None:

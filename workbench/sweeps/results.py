@@ -20,6 +20,7 @@ from workbench.sweeps import layout, values
 
 KINDS = {"evaluations": layout.EVALUATIONS, "iterations": layout.METRICS, "agents": layout.AGENTS, "runs": ""}
 STATUSES = ("finished", "running", "waiting", "interrupted", "pruned", "failed")
+ENDS = ("finished", "pruned", "failed")
 # What differs between two machines, or two runs on one: all other columns are the same to the last bit.
 TIMED = ("seconds", "env_steps_per_second", "train_seconds", "wall_seconds", "attempts", "host", "started", "ended")
 IDENTIFYING = ("method", "scenario", "agent_conf")  # parameters that are columns even where all runs share them

@@ -128,6 +128,9 @@ class Search(Batch):
 
     # --- what an engine asks of it --------------------------------------------------------------------------------
 
+    def _nothing_left(self) -> bool:
+        return False  # the study decides
+
     def _begin(self, engine: Engine) -> None:
         """Take up the trials that an earlier call left, then fill all workers."""
         frozen = _optuna().trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -15,7 +16,7 @@ from workbench.sweeps.plan import expand
 from workbench.sweeps.progress import duration
 from workbench.sweeps.work import cores
 
-SHOWN = 12  # runs in a plan's table
+SHOWN = 12  # combinations in a plan's table
 
 
 class Sweep(Batch):
@@ -76,7 +77,7 @@ class Sweep(Batch):
         Known are the finished runs of this directory and, if there is none yet, those of the same notebook in the
         directories beside it. A run's pace is taken per env step where the notebook has ``env_steps``.
         """
-        left = [run for run in self.plan.runs if results.status_of(self._place(run)) not in ("finished", "failed")]
+        left = [run for run in self.plan.runs if results.status_of(self._place(run)) not in results.ENDS]
         paces = self._paces([self.directory]) or self._paces(
             sorted(path for path in self.directory.parent.glob("*") if path != self.directory)
         )
@@ -104,11 +105,12 @@ class Sweep(Batch):
             if name not in self.plan.swept and name != SEED
         }
         seconds = self.estimate()
-        cost = (
-            f"about {duration(seconds)} on {cores()} workers, by the pace of finished runs"
-            if seconds is not None
-            else "not known before a run is finished"
-        )
+        if seconds is None:
+            cost = "how long is not known before a run is finished"
+        elif seconds == 0:
+            cost = "nothing is left to do"
+        else:
+            cost = f"about {duration(seconds)} on {cores()} workers, by the pace of finished runs"
         if sizes := [run.parameters["env_steps"] for run in self.plan.runs if "env_steps" in run.parameters]:
             cost = f"{sum(sizes):,} env steps in all; {cost}"
         lines = {
@@ -117,7 +119,7 @@ class Sweep(Batch):
             "done": f"{done.finished} finished, {done.failed} failed, {done.elsewhere} running, {done.waiting} to do",
             "cost": cost,
             "the same in all": ", ".join(f"{name}={value}" for name, value in defaults.items()),
-            "directory": str(self.directory),
+            "directory": min(str(self.directory), os.path.relpath(self.directory), key=len),
         }
         if others := self._made_by_another_notebook():
             lines["note"] = (
@@ -138,18 +140,19 @@ class Sweep(Batch):
             f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
             for name, text in self._lines().items()
         )
-        names = [*self.plan.swept, *([SEED] if self.plan.seeds else [])]
-        head = "".join(f"<th>{escape(name)}</th>" for name in (*names, "status"))
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td>{escape(values.short(run.parameters[name]))}</td>" for name in names)
-            + f"<td>{results.status_of(self._place(run))}</td></tr>"
-            for run in self.plan.runs[:SHOWN]
-        )
-        more = f"<p>and {len(self.plan.runs) - SHOWN} more</p>" if len(self.plan.runs) > SHOWN else ""
-        return (
-            f"<b>Sweep</b><table>{rows}</table><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-        )
+        names = [name for name in self.plan.swept if name != SEED]
+        cells: dict[tuple[str, ...], list[str]] = {}
+        for run in self.plan.runs:
+            cell = tuple(values.short(run.parameters[name]) for name in names)
+            cells.setdefault(cell, []).append(results.status_of(self._place(run)))
+        head = "".join(f"<th>{escape(name)}</th>" for name in (*names, "runs"))
+        body = ""
+        for cell, statuses in list(cells.items())[:SHOWN]:
+            told = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+            body += "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in (*cell, told)) + "</tr>"
+        more = f"<p>and {len(cells) - SHOWN} more combinations</p>" if len(cells) > SHOWN else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+        return f"<b>Sweep</b><table>{rows}</table>{table}"
 
 
 def _size(parameters: Mapping[str, Any]) -> float:

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from workbench.errors import unknown_name
-
 CONTAINERS: Mapping[str, type] = {"list": list, "tuple": tuple, "Sequence": list, "List": list, "Tuple": tuple}
 SCALARS: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "Dict": dict}
 
@@ -150,8 +148,8 @@ def _one_of_kinds(value: Any, kinds: Sequence[ast.expr]) -> Any:
 def range_check(comment: str) -> Callable[[Any], str | None] | None:
     """What a parameter's comment says of its range: a function from values to None or what was expected.
 
-    Read at the comment's beginning: ``in (0, 1)`` with round or square brackets, ``≥ 1`` and the like, or ``one of a,
-    b, c``. None where it says nothing of the kind.
+    Read at the comment's beginning: ``in (0, 1)`` with round or square brackets, or ``≥ 1`` and the like. None where it
+    says nothing of the kind.
 
     >>> range_check("in (0, 1): clip ε")(1.5)
     'a number in (0, 1)'
@@ -176,16 +174,18 @@ def range_check(comment: str) -> Callable[[Any], str | None] | None:
         }
         sign = {">=": "≥", "<=": "≤"}.get(found["sign"], found["sign"])
         return _holds(tests[sign], f"a number {sign} {found['bound']}")
-    if found := CHOICE.match(text):
-        names = [name.strip().strip("'\"") for name in re.split(r",|\bor\b", found["names"]) if name.strip()]
-
-        def check(value: Any) -> str | None:
-            if isinstance(value, str) and value not in names:
-                return str(unknown_name("name", value, names))
-            return None
-
-        return check
     return None
+
+
+def choices(comment: str) -> list[str]:
+    """The names that a parameter's comment allows, where it begins with ``one of a, b or c``; else none.
+
+    >>> choices("one of happo, hatrpo or mappo: the method")
+    ['happo', 'hatrpo', 'mappo']
+    """
+    found = CHOICE.match(comment.strip())
+    names = re.split(r",|\bor\b", found["names"]) if found else []
+    return [name.strip().strip("'\"") for name in names if name.strip()]
 
 
 def _holds(test: Callable[[Any], bool], expected: str) -> Callable[[Any], str | None]:

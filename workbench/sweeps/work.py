@@ -109,6 +109,9 @@ class Work:
         batch = self._batch
         workers, given, scheduler = self._where
         try:
+            if batch._nothing_left():
+                self._show(batch.progress)
+                return
             with cluster(workers, given, scheduler) as client:
                 check_workers(client, batch.directory)
                 engine = Engine(
@@ -131,6 +134,9 @@ class Work:
     def _tick(self, engine: Engine, progress: Progress) -> None:
         self.progress = progress
         self._batch._look(engine)
+        self._show(progress)
+
+    def _show(self, progress: Progress) -> None:
         with contextlib.suppress(Exception):  # a view that fails does not stop a sweep
             self.shown(progress)
 
