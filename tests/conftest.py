@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -63,6 +64,15 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Any]:
+    """A client of two workers on this machine, for all sweeps that do not kill any."""
+    from workbench.sweeps.engine import cluster
+
+    with cluster(workers=2) as connected:
+        yield connected
 
 
 ROOT = Path(__file__).parent.parent

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pandas as pd
+import psutil
 import pyarrow.parquet
 import pytest
 from tiny_notebook import WORK, value_of, write_notebook
@@ -376,6 +377,14 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="no sweep can be kept in"):
         wb.Sweep(notebook, directory=tmp_path / "file").run(client=client, progress=False)
+
+
+def test_a_cluster_on_this_machine_is_heard_by_nobody_else(client):
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {
+        each.laddr.ip for process in family for each in process.net_connections() if each.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
 
 
 def test_a_script_without_a_guard_is_told_so(notebook, tmp_path):

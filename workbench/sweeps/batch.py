@@ -205,7 +205,8 @@ class Batch:
 
     def label(self, run: Run) -> str:
         """A run in the words of what is swept."""
-        return run.label([*self.plan.swept, *([SEED] if self.plan.seeds else [])])
+        several = self.plan.seeds or len({each.parameters.get(SEED) for each in self.plan.runs}) > 1
+        return run.label([*self.plan.swept, *([SEED] if several else [])])
 
     # --- what an engine asks of it --------------------------------------------------------------------------------
 

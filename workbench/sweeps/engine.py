@@ -111,7 +111,9 @@ def cluster(workers: int | None = None, client: Client | None = None, scheduler:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,  # the runs live in processes of their own
-            dashboard_address=None,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # left out, it would listen on all addresses
+            worker_dashboard_address="127.0.0.1:0",
             preload="workbench.sweeps.preload",
             silence_logs=logging.CRITICAL,
         )
