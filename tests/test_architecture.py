@@ -39,6 +39,7 @@ LAYERS = (
     "sequence",
     "phases",
     "evaluation",
+    "episodes",
     "checkpoint",
     "resume",
     "interrupt",
@@ -59,7 +60,7 @@ LAYERS = (
 )
 
 # The exceptions: methods of these show themselves, and import the view within the method, when called.
-SHOW_THEMSELVES = {"trainer": "replay()", "sweeps": "figure()"}
+SHOW_THEMSELVES = {"trainer": "replay() and replay_rollout()", "sweeps": "figure()"}
 
 # Third-party packages that only these modules import; all others are free, except for theory.
 CONFINED = {

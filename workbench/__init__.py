@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from workbench.experiments import try_orders
     from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
+    from workbench.jupyter.replay import Replay, replay
     from workbench.jupyter.session import Session
+    from workbench.past import Snapshots
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
     from workbench.sweeps.recording import record
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Replay",
     "Search",
     "Session",
+    "Snapshots",
     "Sweep",
     "__version__",
     "envs",
@@ -40,6 +44,7 @@ __all__ = [
     "options",
     "record",
     "reference_settings",
+    "replay",
     "shared_ppo",
     "statistics",
     "theory",
@@ -53,6 +58,9 @@ _LAZY = {
     "views": "workbench.jupyter.views",
     "statistics": "workbench.statistics",
     "Session": "workbench.jupyter.session",
+    "Replay": "workbench.jupyter.replay",
+    "replay": "workbench.jupyter.replay",
+    "Snapshots": "workbench.past",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
     "Search": "workbench.sweeps.search",
@@ -69,7 +77,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
+    return getattr(module, name, module)  # "views" is a module itself
 
 
 def __dir__() -> list[str]:

@@ -117,10 +117,12 @@ class Policies:
         self,
         observations: Mapping[str, npt.NDArray[Any]],
         action_masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        rng: np.random.Generator | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """{agent: action}, shaped as environments take it: the mean, or the likeliest of each group of logits.
 
-        ``action_masks`` are a ``TimeStep``'s: {agent: (n, n_actions) bool}, True where an action may be taken.
+        ``action_masks`` are a ``TimeStep``'s: {agent: (n, n_actions) bool}, True where an action may be taken. With an
+        ``rng`` actions are drawn instead.
         """
         if missing := [agent for agent in self.agents if agent not in observations]:
             raise ValueError(
@@ -130,8 +132,11 @@ class Policies:
         for agent in self.agents:
             outputs = self.outputs(agent, observations[agent])
             if self.about["agents"][agent]["distribution"] == "gaussian":
-                actions[agent] = outputs
+                noise = 0 if rng is None else self._tensors[f"{agent}/std"] * rng.standard_normal(outputs.shape)
+                actions[agent] = (outputs + noise).astype(outputs.dtype)
                 continue
+            if rng is not None:  # the argmax of log p + Gumbel noise is a draw from p
+                outputs = outputs + rng.gumbel(size=outputs.shape)
             if action_masks and agent in action_masks:
                 outputs = np.where(action_masks[agent], outputs, -np.inf)
             sizes = self.about["agents"][agent]["sizes"]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from workbench.envs.arguments import positive_integer
+from workbench.rollout import Rollout
 from workbench.settings import Settings
 from workbench.state import State
 
@@ -130,6 +133,73 @@ class Past:
             f"{len(self)} states, {reach}, {self.bytes / 2**20:.1f} MB "
             f"(at most {self.iterations} iterations, {self.megabytes:g} MB)"
         )
+
+
+def recorded_moments(past: Past, which: Any, now: State) -> list[State]:
+    """Moments of training before ``now``, each at the beginning of an iteration, the earliest first.
+
+    which   None: none; True: all iterations that ``past`` reaches; k: k of them at most, evenly spread; a
+            ``Snapshots``: all that it kept
+    """
+    if which is None or which is False:
+        return []
+    kept = which if isinstance(which, Snapshots) else past
+    first_phases = {state.iteration: state for state in kept if state.phase == "collect"}
+    moments = [state for state in first_phases.values() if state.env_steps < now.env_steps]
+    if which is True or isinstance(which, Snapshots):
+        return moments
+    if not isinstance(which, int | np.integer) or which < 1:
+        raise ValueError(f"past is {which!r}; expected True, a number of moments ≥ 1, or Snapshots of the run.")
+    chosen = np.unique(np.linspace(0, len(moments) - 1, min(int(which), len(moments))).round().astype(int))
+    return [moments[i] for i in chosen]
+
+
+def rollout_of(states: Sequence[State], iteration: int | None = None) -> tuple[State, Rollout]:
+    """The state before the ``collect`` of an iteration, by default of the last, and the rollout that it took."""
+    found = {
+        before.iteration: (before, after.rollout)
+        for before, after in itertools.pairwise(states)
+        if before.phase == "collect" and after.phase == "estimate" and after.rollout is not None
+    }
+    if not found:
+        raise ValueError("no rollout is kept whose beginning is known: step() through a collect first.")
+    if iteration is not None and iteration not in found:
+        raise ValueError(f"iteration is {iteration!r}; the rollouts of {', '.join(map(str, found))} are kept.")
+    return found[max(found) if iteration is None else iteration]
+
+
+class Snapshots:
+    """Moments of a run for a replay's second scrubber, kept while it trains: its policies every k iterations.
+
+        snapshots = wb.Snapshots(trainer, every=10)
+        trainer.run(iterations=200)
+        trainer.replay(past=snapshots)
+
+    The first is kept at once, where the run is at the beginning of an iteration. ``close()`` stops keeping more.
+    """
+
+    def __init__(self, trainer: Any, every: int = 10) -> None:
+        self.every = positive_integer("every", every)
+        self._trainer = trainer
+        self._states: list[State] = []
+        self.close = trainer.subscribe(lambda event: self._keep())
+        self._keep()
+
+    def _keep(self) -> None:
+        state: State = self._trainer._state
+        if state.phase == "collect" and state.iteration % self.every == 0:
+            # Without the last rollout, which nobody replays from here and which is larger than all else.
+            lean = dataclasses.replace(state, rollout=None, estimate=None, preceding_ratio=None, m_factors={})
+            self._states.append(lean)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(tuple(self._states))
+
+    def __repr__(self) -> str:
+        return f"Snapshots: {len(self)} moments, every {self.every} iterations"
 
 
 def _memory(value: Any) -> Held:

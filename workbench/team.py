@@ -6,7 +6,7 @@ what the sequential update orders; the name of a unit is its agents' names joine
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -200,11 +200,36 @@ class Actor:
             outputs = network.forward(folded, inputs)  # type: ignore[arg-type]  # an Mlp's own
         return stacked.policy.head.parameters(outputs, folded.free, masks)
 
-    @torch.inference_mode()
     def modes(
         self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[np.bool_]]
     ) -> dict[str, npt.NDArray[Any]]:
         """Every agent's most probable action, shaped as the environment takes it."""
+        return self._choose(
+            observations, masks, lambda stacked, parameters, n_envs: stacked.policy.head.mode(parameters)
+        )
+
+    def samples(
+        self,
+        observations: Mapping[str, npt.NDArray[Any]],
+        masks: Mapping[str, npt.NDArray[np.bool_]],
+        generators: Mapping[str, torch.Generator],
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Every agent's action drawn by its own generator, shaped as the environment takes it."""
+
+        def draw(stacked: _Stack, parameters: Parameters, n_envs: int) -> Tensor:
+            head, weights = stacked.policy.head, stacked.folded.weights[0]
+            noise = [head.noise((n_envs,), generators[agent], weights.dtype) for agent in stacked.agents]
+            return head.sample(parameters, torch.stack(noise).to(weights.device))
+
+        return self._choose(observations, masks, draw)
+
+    @torch.inference_mode()
+    def _choose(
+        self,
+        observations: Mapping[str, npt.NDArray[Any]],
+        masks: Mapping[str, npt.NDArray[np.bool_]],
+        choose: Callable[[_Stack, Parameters, int], Tensor],
+    ) -> dict[str, npt.NDArray[Any]]:
         actions: dict[str, npt.NDArray[Any]] = {}
         for stacked in self.stacks:
             n_envs = len(observations[stacked.agents[0]])
@@ -212,7 +237,7 @@ class Actor:
             inputs = torch.empty(len(stacked.agents), n_envs, stacked.policy.network.n_inputs, dtype=weights.dtype)
             self.inputs(stacked, observations, inputs.numpy())
             mask = stack_masks(stacked.agents, masks)
-            chosen = stacked.policy.head.mode(self.distribution(stacked, inputs.to(weights.device), mask)).cpu()
+            chosen = choose(stacked, self.distribution(stacked, inputs.to(weights.device), mask), n_envs).cpu()
             actions |= {agent: as_env_action(stacked.policy, chosen[i]) for i, agent in enumerate(stacked.agents)}
         return actions
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tqdm.std import tqdm
 
 from workbench import checkpoint, orders, resume
+from workbench.episodes import Place, at_beginning, standing_at
 from workbench.errors import CheckpointError, SnapshotUnsupported, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
@@ -336,21 +337,82 @@ class Trainer(Run):
         """
         with self._lock:
             self._require_snapshots("fork")
-            parent = {
-                "method": self.method,
-                "seed": self.seed,
-                "iteration": self.iteration,
-                "phase": self.phase,
-                "position": self._state.position,
-                "fingerprint": self.fingerprint(),
-                "changes": dict(changes),
-            }
-            record = replace(self._record, lineage=(*self.lineage, parent))
-            copy = Trainer(self._setup, self._state, record=record)
+            copy = self._branch(self._state, changes)
             copy.__dict__["_past"] = self._past.copy()
         for name, value in changes.items():
             setattr(copy, name, value)
         return copy
+
+    def _branch(self, state: State, changes: Mapping[str, Any]) -> Trainer:
+        """A trainer of its own that goes on from ``state``, a moment of this run."""
+        there = Trainer(self._setup, state, record=self._record)
+        parent = {
+            "method": self.method,
+            "seed": self.seed,
+            "iteration": state.iteration,
+            "phase": state.phase,
+            "position": state.position,
+            "fingerprint": there.fingerprint(),
+            "changes": dict(changes),
+        }
+        there.__dict__["_record"] = replace(self._record, lineage=(*self.lineage, parent))
+        return there
+
+    def start_at(self, place: Place, actions: Sequence[Mapping[str, Any]] = (), state: State | None = None) -> Trainer:
+        """A fork at the beginning of an iteration, every environment standing where ``actions`` lead to from ``place``.
+
+        What a replay's ``start_here()`` does. ``state`` is the moment of the run whose policies go on, by default now;
+        an iteration that it is in the middle of is left out. The first environment keeps the random generator of
+        ``place``, the others go on with their own.
+        """
+        with self._lock:
+            moment = at_beginning(self._state if state is None else state)
+            steps = place.length + len(actions)
+            fork = self._branch(moment, {"start": steps})
+            fork.__dict__["_state"] = standing_at(self._setup, moment, place, actions)
+            fork._log("start", None, steps, f"all environments stand {steps} steps into one episode")
+        return fork
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    def replay(
+        self,
+        episodes: int = 1,
+        deterministic: bool = True,
+        *,
+        seed: int = 0,
+        past: Any = None,
+        ghost: Any = None,
+        max_steps: int | None = None,
+    ) -> Any:
+        """Episodes by the policies as they are, to watch: in three dimensions, coloured by the agent that moves what.
+
+        Played in environments of their own, so that nothing of the run changes.
+
+        episodes       how many; episode k starts as every one with ``seed + k`` does
+        deterministic  every agent's most probable action; else actions are drawn
+        past           earlier moments for a second scrubber: True for all iterations that ``past`` reaches, a number
+                       for so many of them, or ``wb.Snapshots``
+        ghost          a fork, another run, or policies, shown translucent in the same scene from the same start
+        max_steps      where to stop an episode that has not ended by then
+        """
+        from workbench.jupyter.replay import of_trainer
+
+        with self._lock:
+            return of_trainer(self, episodes, deterministic, seed=seed, past=past, ghost=ghost, max_steps=max_steps)
+
+    def replay_rollout(
+        self, env: int = 0, start: int = 0, stop: int | None = None, *, iteration: int | None = None
+    ) -> Any:
+        """Steps ``start`` to ``stop`` of one environment in a rollout that the run trained on, to watch.
+
+        The last rollout, or that of an ``iteration`` that ``past`` still reaches. Each episode within it is one to
+        choose; it is stepped again from the rollout's beginning, to the same bits.
+        """
+        from workbench.jupyter.replay import of_rollout
+
+        with self._lock:
+            return of_rollout(self, env, start, stop, iteration)
 
     def _require_snapshots(self, what: str) -> None:
         if self._state.env is None:

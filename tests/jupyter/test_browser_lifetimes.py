@@ -105,7 +105,7 @@ def test_plotly_is_sent_once_to_a_page_and_little_else(page: Page, server: Serve
     panel = Panel(Notebook(page, server, "once.ipynb").open())
     panel.notebook.run(0)
     panel.figure().wait_for()
-    script = panel.ask("len(__import__('workbench.jupyter.live_plot').jupyter.live_plot.packed_plotly())")
+    script = panel.ask("len(__import__('workbench.jupyter.scripts').jupyter.scripts.packed('plotly'))")
     first = sum(received)
     assert script < first < script + 1_000_000
     panel.notebook.run(1)

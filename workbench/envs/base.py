@@ -14,9 +14,9 @@ same-step reset an environment that ends is reset within the same ``step``: the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -26,6 +26,7 @@ from workbench.errors import SnapshotUnsupported
 
 if TYPE_CHECKING:
     from workbench.envs.parallel_view import ParallelView
+    from workbench.envs.scene import Scene
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -78,6 +79,24 @@ class TimeStep:
         """(n_envs,) bool: ended, in either way."""
         return self.terminated | self.truncated
 
+    def select(self, envs: Sequence[int]) -> TimeStep:
+        """What copies of some environments show, one for each of ``envs``; of what ended there, nothing."""
+        chosen = list(envs)
+
+        def rows(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            return {name: array[chosen] for name, array in arrays.items()}
+
+        return TimeStep(
+            rows(self.observations),
+            self.state[chosen],
+            self.reward[chosen],
+            self.terminated[chosen],
+            self.truncated[chosen],
+            action_masks=rows(self.action_masks),
+            active=rows(self.active),
+            info=rows(self.info),
+        )
+
 
 class TeamEnv(ABC):
     """``n_envs`` copies of a cooperative game, stepped together. ``wb.envs.check(env)`` tests all that is said here.
@@ -89,6 +108,7 @@ class TeamEnv(ABC):
     observation_spaces  {agent: space of one environment's observation}: flat ``Box``, shape (observation_dim,)
     action_spaces       {agent: space of one environment's action}: ``Box`` (dim,), ``Discrete`` or ``MultiDiscrete``
     state_space         ``Box``, shape (state_dim,)
+    generator_rows      names of the arrays of a ``snapshot()`` that are random generators, a row for each copy
     """
 
     n_envs: int
@@ -96,6 +116,7 @@ class TeamEnv(ABC):
     observation_spaces: Mapping[str, gymnasium.Space[Any]]
     action_spaces: Mapping[str, gymnasium.Space[Any]]
     state_space: gymnasium.spaces.Box
+    generator_rows: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> TimeStep:
@@ -129,6 +150,27 @@ class TeamEnv(ABC):
         raise SnapshotUnsupported(
             f"{type(self).__name__} cannot be copied: it has no restore(). Take back what snapshot() returned."
         )
+
+    def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
+        """A snapshot of ``len(envs)`` copies: copy k is environment ``envs[k]`` of ``snapshot``, its generator too.
+
+        So a replay takes one environment out of many, and a fork puts many where one was.
+        """
+        raise SnapshotUnsupported(
+            f"{type(self).__name__} cannot take single environments out of a snapshot: it has no select(). Return the "
+            "snapshot that an environment with n_envs=len(envs) would have given of those copies."
+        )
+
+    def sight(self) -> npt.NDArray[Any] | None:
+        """What a viewer is shown (n_envs, …) after ``reset`` or ``step``; where an episode just ended, its last moment.
+
+        Pictures (n_envs, height, width, 3) uint8, or what the environment's ``scene()`` makes poses of; None: nothing.
+        """
+        return None
+
+    def scene(self) -> Scene | None:
+        """The solids that ``sight()`` moves, where it is no picture."""
+        return None
 
     @property
     def description(self) -> Mapping[str, Any] | None:

@@ -305,6 +305,7 @@ class _Contract:
             f"environment {last} of reset(seed) starts differently from a single one with seed + {last}",
             "Seed environment i with seed + i, with a generator of its own.",
         )
+        self._check_selection(alone, seed)
         alone.close()
         alone.close()
         twin = env.remake(env.n_envs)
@@ -322,6 +323,23 @@ class _Contract:
             self._check_replay(twin, saved, [actions], [env.step(actions)])
         twin.close()
         self._check_description()
+
+    def _check_selection(self, alone: TeamEnv, seed: int) -> None:
+        """One environment taken out of a snapshot goes on alone as it does among the others."""
+        env, last = self.env, self.env.n_envs - 1
+        if not env.can_snapshot or type(env).select is TeamEnv.select:
+            return
+        actions = self.random_actions(env.reset(seed), np.random.default_rng(seed))
+        saved = env.snapshot()
+        expected = env.step(actions).select([last])
+        alone.restore(env.select(saved, [last]))
+        found = alone.step({agent: action[[last]] for agent, action in actions.items()}).select([0])
+        name = _difference(found, expected)
+        self.require(
+            not name,
+            f"{name} of environment {last}, taken out of a snapshot by select(), differ from what it shows among all",
+            "Return from select() the snapshot that an environment of those copies alone would have given.",
+        )
 
     def _check_description(self) -> None:
         description = self.env.description

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -45,6 +46,8 @@ class SampledGame(TeamEnv):
     (array([ 2., -1.]), array([ True,  True]))
     """
 
+    generator_rows: ClassVar[tuple[str, ...]] = ("streams",)
+
     def __init__(
         self,
         game: TabularGame,
@@ -80,11 +83,13 @@ class SampledGame(TeamEnv):
         self._elapsed = np.zeros(self.n_envs, np.int64)
         self._streams = _stream_starts(np.random.SeedSequence().generate_state(self.n_envs, np.uint64))
         self._states = self._begin(np.arange(self.n_envs))
+        self._reached = self._states.copy()
 
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:
             self._streams = _stream_starts(environment_seeds(seed, self.n_envs))
         self._states = self._begin(np.arange(self.n_envs))
+        self._reached = self._states.copy()
         none = np.zeros(self.n_envs, np.bool_)
         return self._seen(np.zeros(self.n_envs), none, none.copy(), None)
 
@@ -93,6 +98,7 @@ class SampledGame(TeamEnv):
         rows = np.ravel_multi_index((self._states, *joint_action.values()), self.game.reward.shape)
         reward = self._rewards[rows]
         self._states = self._draw(np.arange(self.n_envs), self._next_state[rows])
+        self._reached = self._states.copy()
         self._elapsed += 1
         terminated = self._ends[self._states] | self._one_shot
         truncated = (self._elapsed >= self._horizon) & ~terminated
@@ -124,6 +130,14 @@ class SampledGame(TeamEnv):
     def snapshot(self) -> Snapshot:
         return {"states": self._states.copy(), "elapsed": self._elapsed.copy(), "streams": self._streams.copy()}
 
+    def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
+        chosen = list(envs)
+        return {name: rows[chosen] for name, rows in snapshot.items()}
+
+    def sight(self) -> Indices:
+        """(n_envs,) the state; of episodes that just ended, that in which they ended."""
+        return self._reached
+
     def restore(self, snapshot: Snapshot) -> None:
         taken = len(snapshot["states"])
         if taken != self.n_envs:
@@ -131,6 +145,7 @@ class SampledGame(TeamEnv):
                 f"the snapshot is of {taken} environments, this is of {self.n_envs}; make one with n_envs={taken}."
             )
         self._states = np.array(snapshot["states"], np.intp)
+        self._reached = self._states.copy()
         self._elapsed = np.array(snapshot["elapsed"], np.int64)
         self._streams = np.array(snapshot["streams"], np.uint64)
 

@@ -1,17 +1,13 @@
 """``LivePlot``: a Plotly figure that is drawn anew, fast, as often as its page can follow.
 
 A frame is a figure in plain form. Its arrays travel as float32 in one block, the rest as JSON; the page draws the
-newest frame with ``Plotly.react``. plotly.js is the installed plotly package's, sent once to each page, when it asks.
+newest frame with ``Plotly.react``.
 """
 
 from __future__ import annotations
 
-import functools
-import gzip
-import importlib.util
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -20,36 +16,9 @@ import traitlets
 
 from workbench.jupyter import look
 from workbench.jupyter.message import Message
+from workbench.jupyter.scripts import answer, packed, script, style
 
-STATIC = Path(__file__).parent / "static"
 MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
-
-_PACKING = threading.Lock()
-
-
-def script(name: str) -> str:
-    """The script of a widget, after what all have in common."""
-    return "".join((STATIC / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
-
-
-def style(name: str) -> str:
-    """The style sheet of a widget, after what all have in common."""
-    return "".join((STATIC / f"{part}.css").read_text(encoding="utf-8") for part in ("common", name))
-
-
-@functools.cache
-def _packed_plotly() -> bytes:
-    package = importlib.util.find_spec("plotly")
-    assert package is not None
-    assert package.origin is not None
-    script = Path(package.origin).parent / "package_data" / "plotly.min.js"
-    return gzip.compress(script.read_bytes(), compresslevel=6, mtime=0)
-
-
-def packed_plotly() -> bytes:
-    """plotly.js as the installed plotly package has it, gzip-compressed; packed once a process."""
-    with _PACKING:
-        return _packed_plotly()
 
 
 class LivePlot(anywidget.AnyWidget):
@@ -59,7 +28,7 @@ class LivePlot(anywidget.AnyWidget):
     drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
     """
 
-    _esm = script("live_plot")
+    _esm = script("page", "live_plot")
     _css = style("live_plot")
 
     spec = traitlets.Dict().tag(sync=True)
@@ -75,7 +44,7 @@ class LivePlot(anywidget.AnyWidget):
         self._views: dict[str, int] = {}
         self._on_message = on_message
         # Packing takes a moment, which the page needs anyway to set itself up.
-        threading.Thread(target=packed_plotly, name="workbench-plotly", daemon=True).start()
+        threading.Thread(target=packed, args=("plotly",), name="workbench-plotly", daemon=True).start()
         super().__init__(templates={"light": look.template("light"), "dark": look.template("dark")})
         self.on_msg(self._hear)
 
@@ -102,8 +71,8 @@ class LivePlot(anywidget.AnyWidget):
 
     def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
         kind = message.get("type")
-        if kind == "plotly":
-            self.send({"type": "plotly"}, buffers=[packed_plotly()])
+        if kind == "script":
+            answer(self, message)
         elif kind == "drawn":
             self.drawn = max(self.drawn, int(message["frame"]))
             self._on_message()

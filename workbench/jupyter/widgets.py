@@ -12,7 +12,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.jupyter.live_plot import script, style
+from workbench.jupyter.scripts import script, style
 
 Request = Mapping[str, Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from workbench.envs.multi_agent_mujoco.design import Design, Factorization
 from workbench.envs.multi_agent_mujoco.engine import Floats
 from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, Readings, WholeState
 from workbench.envs.multi_agent_mujoco.partitions import OwnedActuator, owned_actuator
+from workbench.envs.multi_agent_mujoco.scene import MujocoScene
 
 
 class MujocoTeamEnv(TeamEnv):
@@ -60,6 +61,8 @@ class MujocoTeamEnv(TeamEnv):
     >>> step.reward.shape, step.info["reward_forward"].shape, step.info["observation"].shape
     ((3,), (3,), (3, 105))
     """
+
+    generator_rows: ClassVar[tuple[str, ...]] = ("generators",)
 
     def __init__(
         self,
@@ -117,12 +120,14 @@ class MujocoTeamEnv(TeamEnv):
         self._elapsed = np.zeros(self.n_envs, np.int64)
         self._steps_left = 0  # at least so many before any episode is truncated
         self._place = self.robot.look().place
+        self._reached = self.engine.motion.copy()
         self._ready = False
 
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:
             self._starts.seed(seed)
         begun = self._begin(np.arange(self.n_envs))
+        self._reached = self.engine.motion.copy()
         self._ready = True
         never = np.zeros(self.n_envs, np.bool_)
         info = {"observation": begun.state}
@@ -146,7 +151,7 @@ class MujocoTeamEnv(TeamEnv):
         self.engine.step()
         look = self.robot.look()
         reward, terminated, terms = self.robot.judge(joint_action, self._place, look)
-        self._place = look.place
+        self._place, self._reached = look.place, look.motion
         truncated = self._count_step(terminated)
         readings = Readings(look.observation, self._observer.gather(self.engine))
         info = {"observation": look.observation, **terms}
@@ -188,11 +193,23 @@ class MujocoTeamEnv(TeamEnv):
                     "Restore into an environment made with the same arguments."
                 )
         self.engine.load(np.asarray(snapshot["physics"]))
+        self._reached = self.engine.motion.copy()
         self._place = np.array(snapshot["place"])
         self._elapsed = np.array(snapshot["elapsed"])
         self._steps_left = 0
         self._starts.unpack(np.asarray(snapshot["generators"]))
         self._ready = bool(np.all(snapshot["ready"]))
+
+    def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
+        chosen = list(envs)
+        return {name: rows if name == "ready" else rows[chosen] for name, rows in snapshot.items()}
+
+    def sight(self) -> Floats:
+        """(n_envs, nq) float64, generalised positions; of episodes that just ended, those in which they ended."""
+        return self._reached[:, : self.model.nq]
+
+    def scene(self) -> MujocoScene:
+        return MujocoScene(self.model, self.partition, self.seconds_per_step)
 
     @property
     def description(self) -> dict[str, Any] | None:

@@ -171,6 +171,20 @@ class PettingZooTeamEnv(TeamEnv):
             arrays |= part
         return arrays
 
+    def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
+        arrays: dict[str, Any] = {}
+        for copy, env in enumerate(envs):
+            arrays |= {f"{copy}/{name.partition('/')[2]}": array for name, array in _of(snapshot, [env]).items()}
+        return arrays
+
+    def sight(self) -> Any:
+        """(n_envs, height, width, 3) uint8, the environments' own pictures; None where their render mode is another.
+
+        Of episodes that just ended, the last picture, from the second call on: nothing is drawn before somebody looks.
+        """
+        parts = self._pool.call("sight", [()] * len(self._shares))
+        return None if any(part is None for part in parts) else np.concatenate(parts)
+
     def restore(self, snapshot: Snapshot) -> None:
         self._refuse_uncopiable()
         if missing := [i for i in range(self.n_envs) if f"{i}/structure" not in snapshot]:

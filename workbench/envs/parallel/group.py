@@ -84,6 +84,7 @@ class Group:
     def reset(self, seeds: Sequence[int | None]) -> Rows:
         for index, copy, seed in zip(self.indices, self.copies, seeds, strict=True):
             with self._naming(index):
+                copy.last_sight = None
                 copy.reset(seed)
         nothing = Outcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
         return self._rows([nothing] * len(self.copies), [])
@@ -96,6 +97,7 @@ class Group:
                 outcome = copy.step({agent: joint[row] for agent, joint in actions.items()})
                 if outcome.terminated or outcome.truncated:
                     finals.append(copy.look)
+                    copy.keep_sight()
                     copy.reset()
             outcomes.append(outcome)
         return self._rows(outcomes, finals)
@@ -121,6 +123,14 @@ class Group:
             final_state=_stacked([look.state for look in finals], self.layout.state_space.shape),
         )
 
+    def sight(self) -> npt.NDArray[np.uint8] | None:
+        """Every copy's picture, or None where they make none."""
+        pictures = []
+        for index, copy in zip(self.indices, self.copies, strict=True):
+            with self._naming(index):
+                pictures.append(copy.sight())
+        return None if any(picture is None for picture in pictures) else np.stack(pictures)  # type: ignore[arg-type]
+
     def snapshot(self) -> Arrays:
         """Every copy's arrays, under its index."""
         arrays: Arrays = {}
@@ -133,6 +143,7 @@ class Group:
         for index, copy in zip(self.indices, self.copies, strict=True):
             start = f"{index}/"
             with self._naming(index):
+                copy.last_sight = None
                 copy.restore({name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)})
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ class Copy:
         }
         self._alive: list[str] = []
         self._left: set[str] = set()
+        self._watched = False
+        self.last_sight: npt.NDArray[np.uint8] | None = None  # of an episode that ended with the last step
         # Masks in the infos and a state of its own show only in an episode. It is seeded, since some environments carry
         # something over from one episode to the next, and a run must not hang on what that first one drew.
         observations, infos = self._begin(first_seed)
@@ -125,6 +127,7 @@ class Copy:
     def step(self, rows: Mapping[str, npt.NDArray[Any]]) -> Outcome:
         """One joint step by those who are still there; ``look`` is what follows, or the last sight when it is over."""
         acting = self._alive
+        self.last_sight = None
         joint_action = {self._ids[name]: self._actors[name].back(rows[name]) for name in acting}
         observations, rewards, terminations, truncations, infos = self.env.step(joint_action)
         terminated = {name for name in acting if terminations.get(self._ids[name])}
@@ -214,6 +217,20 @@ class Copy:
                 'state="observations" to show the critic all observations instead.'
             ) from None
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def sight(self) -> npt.NDArray[np.uint8] | None:
+        """The picture of the last step, even where its episode ended and another has begun; None: it makes none."""
+        self._watched = True
+        return self._picture() if self.last_sight is None else self.last_sight
+
+    def keep_sight(self) -> None:
+        """Keep the picture for ``sight`` beyond the reset that is to follow, if anybody looks at all."""
+        self.last_sight = self._picture() if self._watched else None
+
+    def _picture(self) -> npt.NDArray[np.uint8] | None:
+        if getattr(self.env, "render_mode", None) != "rgb_array":
+            return None
+        return np.array(self.env.render(), np.uint8)
 
     # ---- copies ----
 

@@ -1,75 +1,7 @@
 // A Plotly figure that follows a run. The newest frame is drawn, those that it overtook are not; nothing is drawn, and
 // nothing is asked for, while the figure cannot be seen.
 
-const page = (globalThis.__workbench ??= {}); // shared by all figures of the page
-
-function loadPlotly(model) {
-  if (globalThis.Plotly?.react) return Promise.resolve(globalThis.Plotly);
-  page.plotly ??= fetchPlotly(model).catch((error) => {
-    page.plotly = undefined; // the next frame tries again
-    throw error;
-  });
-  return page.plotly;
-}
-
-async function fetchPlotly(model) {
-  const packed = await new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error("the kernel did not send plotly.js")), 30000);
-    const listen = (message, buffers) => {
-      if (message?.type !== "plotly") return;
-      clearTimeout(late);
-      model.off("msg:custom", listen);
-      resolve(buffers[0]);
-    };
-    model.on("msg:custom", listen);
-    model.send({ type: "plotly" });
-  });
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = await new Response(stream).text();
-  // As a module, so that no loader of the page (AMD, CommonJS) takes it for its own.
-  const wrapped = `const module = { exports: {} }, exports = module.exports, define = undefined;
-(function () { ${script}
-}).call(globalThis);
-export default module.exports;`;
-  const url = URL.createObjectURL(new Blob([wrapped], { type: "text/javascript" }));
-  try {
-    return (await import(/* webpackIgnore: true */ url)).default;
-  } finally {
-    URL.revokeObjectURL(url);
-  }
-}
-
-export function isDark() {
-  const body = document.body;
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (body.dataset.vscodeThemeKind) return /dark|high-contrast$/.test(body.dataset.vscodeThemeKind);
-  if (document.documentElement.hasAttribute("theme")) return document.documentElement.getAttribute("theme") === "dark";
-  return globalThis.matchMedia?.("(prefers-color-scheme: dark)").matches ?? false;
-}
-
-function onThemeChange(react) {
-  const watch = new MutationObserver(react);
-  const attributeFilter = ["data-jp-theme-light", "data-vscode-theme-kind", "theme", "class"];
-  for (const node of [document.body, document.documentElement]) watch.observe(node, { attributes: true, attributeFilter });
-  const system = globalThis.matchMedia?.("(prefers-color-scheme: dark)");
-  system?.addEventListener("change", react);
-  return () => {
-    watch.disconnect();
-    system?.removeEventListener("change", react);
-  };
-}
-
-// Arrays travel as float32 in one block; {"$": [offset, length]} stands for one of them.
-function unpack(value, block) {
-  if (Array.isArray(value)) return value.map((item) => unpack(item, block));
-  if (value === null || typeof value !== "object") return value;
-  if (value.$) return new Float32Array(block.slice(4 * value.$[0], 4 * (value.$[0] + value.$[1])));
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item, block)]));
-}
-
-function bytes(view) {
-  return view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
-}
+const loadPlotly = (model) => (globalThis.Plotly?.react ? Promise.resolve(globalThis.Plotly) : loadScript(model, "plotly"));
 
 // The arrangement made for the width that is nearest to this one.
 function nearest(layouts, width) {
@@ -242,11 +174,11 @@ function render({ model, el }) {
     closed = true;
     model.off("change:spec", renew);
     model.off("change:error change:traceback", complain);
-    resized.disconnect();
-    seen.disconnect();
+    forget(resized);
+    forget(seen);
     document.removeEventListener("visibilitychange", draw);
     forgetTheme();
-    page.plotly?.then((plotly) => plotly.purge(figure));
+    page.scripts.plotly?.then((plotly) => plotly.purge(figure));
     try {
       model.send({ type: "gone", view });
     } catch {
