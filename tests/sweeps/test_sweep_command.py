@@ -66,7 +66,7 @@ def test_the_status_tells_whether_all_finished(spec, tmp_path, client, capsys):
     assert "1 of 2 finished · 1 failed · done" in printed.out
     assert "failed: fails=True seed=1: ValueError: seed 1 fails at step 11" in printed.out
     assert main(["sweep", str(spec("seeds: [0]\n")), "--scheduler", scheduler]) == 0
-    assert main(["sweep", str(path), "--scheduler", "tcp://127.0.0.1:1"]) == 1
+    assert main(["sweep", str(spec("seeds: [2]\n")), "--scheduler", "tcp://127.0.0.1:1"]) == 1
     assert "no Dask scheduler answers" in capsys.readouterr().err
 
 
