@@ -121,6 +121,7 @@ def opened(server: Server, browser: Browser) -> Iterator[Playing]:
 @pytest.fixture
 def player(opened: Playing) -> Iterator[Playing]:
     """The player as it was at first; afterwards the page has complained of nothing."""
+    opened.opened()
     opened.js("p.setLoop(false) ?? p.setSpeed(1) ?? p.setGhost(true) ?? p.pause()")
     opened.js("p.setCamera('follow') ?? p.seek(0, {take: 2, episode: 0}) ?? p.stage.resetCamera()")
     yield opened

@@ -269,6 +269,7 @@ class SceneStage {
 
   // By keyboard: round the target, or, where the camera is free, through the scene.
   steer(right, up, nearer) {
+    if (!this.alive) return;
     const { target, object } = this.world.controls;
     const offset = object.position.clone().sub(target);
     if (this.mode === "free") {
@@ -295,6 +296,7 @@ class SceneStage {
   }
 
   resetCamera() {
+    if (!this.alive) return;
     this.setMode(this.mode === "free" ? "follow" : this.mode);
     this.look(this.middleBefore);
     this.k3d.render();
