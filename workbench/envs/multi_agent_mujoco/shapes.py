@@ -13,9 +13,9 @@ from workbench.envs.scene import Shape
 Floats = npt.NDArray[np.float64]
 Points = list[tuple[float, float]]
 
-SIDES = 24  # of what is round
+SIDES = 18  # of what is round
 RINGS = 12  # along a cylinder, so that bands of two, three, four or six have straight edges
-ARC = 6  # steps from an equator to its pole
+ARC = 5  # steps from an equator to its pole
 
 _MESHES = (int(mujoco.mjtGeom.mjGEOM_MESH), int(mujoco.mjtGeom.mjGEOM_SDF))
 

@@ -246,6 +246,7 @@ class Player {
     this.playing = true;
     this.before = undefined;
     this.labelled = 0;
+    this.stage?.start?.();
     this.showPlaying();
     requestAnimationFrame((now) => this.tick(now));
   }
@@ -254,6 +255,7 @@ class Player {
     if (!this.playing) return;
     this.playing = false;
     this.at.frame = Math.floor(this.at.frame + 1e-6);
+    this.stage?.rest?.();
     this.showPlaying();
     this.seek(this.at.frame);
   }
@@ -280,6 +282,7 @@ class Player {
           return;
         }
       }
+      if (since) this.stage.pace?.(1000 * since);
       this.draw();
       if (now - this.labelled > 90) {
         this.labelled = now;

@@ -3,6 +3,7 @@
 
 const IDENTITY = new Float32Array([1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
 const TILES = 16; // from the middle of the floor to where it has faded
+const SLOW = 36; // milliseconds from one frame to the next, beyond which fewer pixels are drawn while it plays
 const POSE = 7; // numbers of a pose: position, then rotation (w, x, y, z)
 const INKS = {
   light: { floor: 0xf3f5f8, tile: 0.93, shadow: 0.22, nobody: 0xb4bac4 },
@@ -59,6 +60,8 @@ class SceneStage {
     this.ghost = ghost;
     this.mode = "follow";
     this.ready = false;
+    this.sharpness = 1;
+    this.interval = 0;
   }
 
   async build(dark) {
@@ -243,6 +246,30 @@ class SceneStage {
     const away = 3.5 * this.scene.radius;
     const [x, y, z] = middle;
     this.k3d.setCamera([x + 0.3 * away, y - 0.87 * away, z + 0.39 * away, x, y, z, 0, 0, 1]);
+  }
+
+  // Told how long the last frame took: where that is too long, motion goes before sharpness.
+  pace(milliseconds) {
+    this.interval = this.interval ? 0.8 * this.interval + 0.2 * milliseconds : Math.min(milliseconds, SLOW);
+    if (this.interval < SLOW || this.sharpness <= 0.5) return;
+    this.sharpness -= 0.25;
+    this.interval = 0;
+    this.sharpen(this.sharpness);
+  }
+
+  // What stands still is sharp.
+  rest() {
+    this.interval = 0;
+    if (this.alive && this.sharpness < 1) this.sharpen(1);
+  }
+
+  sharpen(sharpness) {
+    this.world.renderer.setPixelRatio((globalThis.devicePixelRatio || 1) * sharpness);
+  }
+
+  // It plays again, as sharp as it could the last time.
+  start() {
+    if (this.alive && this.sharpness < 1) this.sharpen(this.sharpness);
   }
 
   setMode(mode) {
