@@ -283,3 +283,11 @@ def test_every_method_learns(name):
     trained = trainer.evaluate(32).mean()
     assert trained > 0.7 * untrained  # returns are negative
     assert math.isfinite(trainer.history["value_loss"].iloc[-1])
+
+
+def test_evaluation_remakes_an_environment_whatever_it_calls_the_number():
+    class Team(PointTeam):
+        def remake(self, n):
+            return PointTeam(n, len(self.agents), self.limit)
+
+    assert wb.happo(Team(), seed=0, **SMALL).evaluate(3).shape == (3,)

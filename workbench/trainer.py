@@ -204,7 +204,7 @@ class Trainer(Run):
         episodes = _whole("episodes", episodes, 1)
         with self._lock:
             state = self._state
-            env = self.env.remake(n_envs=min(episodes, MAX_ENVS))
+            env = self.env.remake(min(episodes, MAX_ENVS))
             try:
                 actor = self._setup.team.actor(state.policies, state.settings.device)
                 stream = self._setup.streams.integer("evaluation", index=seed)
