@@ -11,26 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
+from browsers import BROWSERS, find_chromium
 from hypothesis import settings
 
 # No test hangs on wall time, and what passes here passes everywhere.
 settings.register_profile("workbench", deadline=None, derandomize=True)
 settings.load_profile("workbench")
-
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-
-
-def find_chromium() -> str | None:
-    """The browser named by ``WORKBENCH_CHROMIUM``, else the first Chromium or Chrome that is installed."""
-    if named := os.environ.get("WORKBENCH_CHROMIUM"):
-        return named
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,14 @@ def rows():
     """Three seeds of two methods on one task; the first seed of HAPPO twice, at two budgets."""
     ends = {"ippo": [1.0, 2.0, 3.0], "happo": [10.0, 12.0, 17.0]}
     whole = [
-        {"task": "simple_spread", "method": method, "seed": seed, "env_steps": 4000, "untrained": -5.0 - seed, "return": end}
+        {
+            "task": "simple_spread",
+            "method": method,
+            "seed": seed,
+            "env_steps": 4000,
+            "untrained": -5.0 - seed,
+            "return": end,
+        }
         for method, values in ends.items()
         for seed, end in enumerate(values)
     ]

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from conftest import find_chromium  # type: ignore[import-not-found]
+from browsers import find_chromium
 from lab import Notebook, Server, browser_page
 from playwright.sync_api import Page, sync_playwright
 
