@@ -135,6 +135,18 @@ class Notebook:
             "([name, args]) => window.jupyterapp.commands.execute(name, args).then(() => null)", [name, arguments]
         )
 
+    def theme(self, name: str) -> None:
+        """Change JupyterLab's theme ("JupyterLab Dark") and wait until that is over.
+
+        Its splash fades for a moment, and a change within that moment has JupyterLab take the splash away twice, which
+        it reports as an error.
+        """
+        self.command("apputils:change-theme", theme=name)
+        self.page.wait_for_function(
+            """name => document.body.dataset.jpThemeName === name && !document.getElementById("jupyterlab-splash")""",
+            arg=name,
+        )
+
     def run(self, cell: int, seconds: float = 90) -> None:
         """Run one cell and wait for its end."""
         self.page.evaluate(

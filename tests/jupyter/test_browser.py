@@ -167,10 +167,10 @@ def test_the_distribution_can_be_switched(panel: Panel) -> None:
 def test_the_figure_follows_the_theme(panel: Panel) -> None:
     colour = "() => document.querySelector('.wb-plot [role=img]').layout.template.layout.font.color"
     light = panel.page.evaluate(colour)
-    panel.notebook.command("apputils:change-theme", theme="JupyterLab Dark")
+    panel.notebook.theme("JupyterLab Dark")
     panel.page.wait_for_function(f"light => ({colour})() !== light", arg=light)
     text = panel.where().evaluate("node => getComputedStyle(node).color")
-    panel.notebook.command("apputils:change-theme", theme="JupyterLab Light")
+    panel.notebook.theme("JupyterLab Light")
     panel.page.wait_for_function(f"light => ({colour})() === light", arg=light)
     assert panel.where().evaluate("node => getComputedStyle(node).color") != text
 

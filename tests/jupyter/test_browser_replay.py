@@ -351,10 +351,10 @@ def test_it_follows_the_theme(player: Playing) -> None:
     floor = "p.stage.plain.material.color.getHexString()"
     text = "getComputedStyle(p.numbers.root).color"
     light = player.js(f"[{floor}, {text}]")
-    player.notebook.command("apputils:change-theme", theme="JupyterLab Dark")
+    player.notebook.theme("JupyterLab Dark")
     player.until(f"{floor} !== '{light[0]}'")
     assert player.js(text) != light[1]
-    player.notebook.command("apputils:change-theme", theme="JupyterLab Light")
+    player.notebook.theme("JupyterLab Light")
     player.until(f"{floor} === '{light[0]}'")
 
 
