@@ -1,9 +1,9 @@
 """The pictures of docs/replay.md and the front page's film, of exported policies of one environment.
 
-    python docs/images/make_replay.py "1M steps=DIRECTORY" ["10k steps=DIRECTORY" …] [--ghost "label=DIRECTORY"]
+    python tests/jupyter/picture_replay.py "1M steps=DIRECTORY" ["10k steps=DIRECTORY" …] [--ghost "label=DIRECTORY"]
 
-The first is what is shown, the others are on the second scrubber. Directories are what ``wb.export_policies`` wrote. Writes
-``replay_light.png`` and ``replay_dark.png``, the player in JupyterLab, and ``replay.gif``, beside this file.
+The first is what is shown, the others are on the second scrubber. Directories are what ``wb.export_policies`` wrote.
+Writes to docs/images: ``replay_light.png`` and ``replay_dark.png``, the player in JupyterLab, and ``replay.gif``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from browsers import find_chromium
+from lab import Notebook, Server, browser_page
 from playwright.sync_api import sync_playwright
 
-HERE = Path(__file__).resolve().parent
-TESTS = HERE.parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "jupyter")]
-from browsers import find_chromium  # noqa: E402
-from lab import Notebook, Server, browser_page  # noqa: E402
+import workbench as wb
 
-import workbench as wb  # noqa: E402
+IMAGES = Path(__file__).resolve().parent.parent.parent / "docs" / "images"
 
 SHOW = """
 import workbench as wb
@@ -54,7 +53,7 @@ def pictures(takes: dict[str, str], ghost: dict[str, str], frame: int) -> None:
                 for name, theme in (("light", "JupyterLab Light"), ("dark", "JupyterLab Dark")):
                     notebook.theme(theme)
                     page.wait_for_timeout(500)
-                    player.screenshot(path=HERE / f"replay_{name}.png")
+                    player.screenshot(path=IMAGES / f"replay_{name}.png")
         finally:
             browser.close()
             server.stop()
@@ -71,7 +70,7 @@ def main() -> None:
     pictures(takes, dict([given.ghost]) if given.ghost else {}, given.frame)
     shown = wb.replay(wb.load_policies(given.policies[0][1]), max_steps=300)
     start, stop = given.film
-    shown.to_gif(HERE / "replay.gif", start=start, stop=stop, width=400, height=260)
+    shown.to_gif(IMAGES / "replay.gif", start=start, stop=stop, width=400, height=260)
 
 
 if __name__ == "__main__":
