@@ -109,9 +109,9 @@ def pull_slope(cotangent: Any, slope: Any, normalized: Any) -> None:
 
 
 @compiled
-def slope_of(hidden: Any, inverse_deviation: Any) -> None:
-    """D = 1{a > 0}·ρ, in place in ``hidden`` (n, width)."""
+def slope_of(hidden: Any, inverse_deviation: Any, slope: Any) -> None:
+    """D = 1{a > 0}·ρ, of ``hidden`` a and ρ as ``relu_normalize`` leaves them, written into ``slope`` (n, width)."""
     zero = hidden.dtype.type(0)
     for i in range(hidden.shape[0]):
         for j in range(hidden.shape[1]):
-            hidden[i, j] = inverse_deviation[i] if hidden[i, j] > zero else zero
+            slope[i, j] = inverse_deviation[i] if hidden[i, j] > zero else zero
