@@ -30,7 +30,7 @@ from workbench.kernels import pull_relu_normalize, pull_slope, push_slope, relu_
 from workbench.networks import LAYER_NORM_EPS, Folded, Mlp
 from workbench.products import affine
 
-BLOCK = 1024  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
+BLOCK = 2048  # rows
 LEAST_ROWS = 256  # a lane is not worth waking for fewer
 
 Pull = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -104,7 +104,6 @@ class _Room:
         hidden = network.hidden_sizes
         self.normalized = [empty(rows, width) for width in hidden]
         self.inverse_deviation = [empty(rows) for _ in hidden]
-        self.outputs = empty(network.n_outputs, rows)
         widths = (network.n_inputs, *hidden)
         # The last layer is kept on its side: products with a few columns are slow, with a few rows they are not.
         self.weights = [empty(n, m) for n, m in zip(widths, hidden, strict=False)]
@@ -209,7 +208,7 @@ class Pass:
             relu_normalize(*(part.numpy() for part in layer), LAYER_NORM_EPS)
             layers.append(layer)
             x = layer.normalized
-        return layers, torch.addmm(biases[-1], weights[-1], x.t(), out=room.outputs[:, :n])
+        return layers, torch.addmm(biases[-1], weights[-1], x.t())
 
     def _back(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor
 from workbench.advantages import gae, standardization, td_errors
 from workbench.critic import ValueNormalizer, explained_variance, value_slope
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
+from workbench.kernels import pull_value
 from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
 from workbench.recurrent import Sequences, pass_over, predict
 from workbench.rollout import Rollout, collect
@@ -321,11 +322,18 @@ class _Fit:
         self._losses = torch.empty_like(targets)
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        losses, slope = value_slope(
-            outputs.squeeze(-1), self._old[rows], self._targets[rows], clip=self._clip, huber_delta=self._huber_delta
-        )
-        self._losses[rows] = losses
-        return (slope / len(self._targets)).unsqueeze(-1), torch.zeros_like(free)
+        predictions = outputs.squeeze(-1)
+        arrays = predictions, self._old[rows], self._targets[rows]
+        share = 1 / len(self._targets)
+        if predictions.device.type == "cpu":
+            slope = torch.empty_like(predictions)
+            bounds = (math.inf if bound is None else bound for bound in (self._clip, self._huber_delta))
+            into = (self._losses[rows].numpy(), slope.numpy())
+            pull_value(*(array.numpy() for array in arrays), *bounds, share, *into)
+        else:
+            self._losses[rows], slope = value_slope(*arrays, clip=self._clip, huber_delta=self._huber_delta)
+            slope = slope * share
+        return slope.unsqueeze(-1), torch.zeros_like(free)
 
     @property
     def loss(self) -> float:
