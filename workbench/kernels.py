@@ -182,7 +182,11 @@ def pull_value(
     ``clip`` and ``huber_delta`` are inf for None.
     """
     half, zero = predictions.dtype.type(0.5), predictions.dtype.type(0)
-    near, delta, share = predictions.dtype.type(clip), predictions.dtype.type(huber_delta), predictions.dtype.type(scale)
+    near, delta, share = (
+        predictions.dtype.type(clip),
+        predictions.dtype.type(huber_delta),
+        predictions.dtype.type(scale),
+    )
     for i in range(predictions.shape[0]):
         error = predictions[i] - targets[i]
         moved = predictions[i] - old[i]

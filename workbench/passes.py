@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,9 +31,10 @@ from workbench.kernels import pull_relu_normalize, pull_slope, push_slope, relu_
 from workbench.networks import LAYER_NORM_EPS, Folded, Mlp
 from workbench.products import affine
 
-BLOCK = 2048  # rows
+BLOCK = 2048  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
 LEAST_ROWS = 256  # a lane is not worth waking for fewer
 
+Array = npt.NDArray[Any]
 Pull = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _lanes: ContextVar[int] = ContextVar("lanes", default=1)
@@ -89,9 +91,9 @@ def _in_lanes(work: Callable[[int], None], n_lanes: int) -> None:
 class _Layer(NamedTuple):
     """a = relu(h) and x = LN(a), each (n, width), and x's inverse deviation ρ (n,): of a block, for the way back."""
 
-    hidden: Tensor
-    normalized: Tensor
-    inverse_deviation: Tensor
+    hidden: Array
+    normalized: Array
+    inverse_deviation: Array
 
 
 class _Room:
@@ -204,10 +206,11 @@ class Pass:
         x, n = self._inputs[rows], rows.stop - rows.start
         layers = []
         for index, weight in enumerate(weights[:-1]):
-            layer = _Layer(affine(x, weight, biases[index]), room.normalized[index][:n], room.inverse_deviation[index][:n])
-            relu_normalize(*(part.numpy() for part in layer), LAYER_NORM_EPS)
+            hidden, normalized = affine(x, weight, biases[index]), room.normalized[index][:n]
+            layer = _Layer(hidden.numpy(), normalized.numpy(), room.inverse_deviation[index][:n].numpy())
+            relu_normalize(layer.hidden, layer.normalized, layer.inverse_deviation, LAYER_NORM_EPS)
             layers.append(layer)
-            x = layer.normalized
+            x = normalized
         return layers, torch.addmm(biases[-1], weights[-1], x.t())
 
     def _back(
@@ -220,14 +223,14 @@ class Pass:
         turned: Sequence[Tensor],
     ) -> None:
         """Add a block's part of the gradient to the room's totals; ``by_outputs`` is (n_outputs, n)."""
-        x = [self._inputs[rows], *(layer.normalized for layer in layers)]
+        x = [self._inputs[rows], *(normalized[: rows.stop - rows.start] for normalized in room.normalized)]
         room.weights[-1].addmm_(by_outputs, x[-1])
         room.biases[-1] += by_outputs.sum(1)
         cotangent = None
         for index in reversed(range(len(layers))):
             cotangent = torch.mm(by_outputs.t(), last) if cotangent is None else affine(cotangent, turned[index + 1])
-            total = room.biases[index].numpy()
-            pull_relu_normalize(cotangent.numpy(), *(part.numpy() for part in layers[index]), total)
+            a, normalized, rho = layers[index]
+            pull_relu_normalize(cotangent.numpy(), a, normalized, rho, room.biases[index].numpy())
             room.weights[index] += affine(x[index].t(), cotangent)
 
 

@@ -322,17 +322,16 @@ class _Fit:
         self._losses = torch.empty_like(targets)
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        predictions = outputs.squeeze(-1)
-        arrays = predictions, self._old[rows], self._targets[rows]
+        predictions, slope = outputs.squeeze(-1), torch.empty_like(outputs.squeeze(-1))
+        old, targets, losses = (whole[rows] for whole in (self._old, self._targets, self._losses))
         share = 1 / len(self._targets)
-        if predictions.device.type == "cpu":
-            slope = torch.empty_like(predictions)
-            bounds = (math.inf if bound is None else bound for bound in (self._clip, self._huber_delta))
-            into = (self._losses[rows].numpy(), slope.numpy())
-            pull_value(*(array.numpy() for array in arrays), *bounds, share, *into)
+        if slope.device.type == "cpu":
+            clip, huber_delta = (math.inf if bound is None else bound for bound in (self._clip, self._huber_delta))
+            seen = predictions.numpy(), old.numpy(), targets.numpy()
+            pull_value(*seen, clip, huber_delta, share, losses.numpy(), slope.numpy())
         else:
-            self._losses[rows], slope = value_slope(*arrays, clip=self._clip, huber_delta=self._huber_delta)
-            slope = slope * share
+            losses[:], slope = value_slope(predictions, old, targets, clip=self._clip, huber_delta=self._huber_delta)
+            slope *= share
         return slope.unsqueeze(-1), torch.zeros_like(free)
 
     @property

@@ -189,11 +189,11 @@ class GaussianDescent:
     """``descent`` of a Gaussian's clipped surrogate: twenty small operations in one, without Python's lock."""
 
     def __init__(self, head: Gaussian, epsilon: float, batch: UnitBatch, entropy_coef: float) -> None:
-        weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights
-        arrays = (batch.actions, batch.old_log_probs, batch.m_factors, weights)
-        self._arrays = tuple(array.contiguous().numpy() for array in arrays)
-        self._sigmoid = head.std == "sigmoid"
-        self._constants = epsilon, -1.0 / batch.weight, entropy_coef
+        self._actions, self._old_log_probs = batch.actions.contiguous().numpy(), batch.old_log_probs.numpy()
+        self._m_factors = batch.m_factors.contiguous().numpy()
+        weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights.contiguous()
+        self._weights, self._sigmoid = weights.numpy(), head.std == "sigmoid"
+        self._epsilon, self._scale, self._entropy_coef = epsilon, -1.0 / batch.weight, entropy_coef
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         means = outputs.t().contiguous()
@@ -202,8 +202,13 @@ class GaussianDescent:
             means.numpy(),
             free.numpy(),
             self._sigmoid,
-            *(array[rows] for array in self._arrays),
-            *self._constants,
+            self._actions[rows],
+            self._old_log_probs[rows],
+            self._m_factors[rows],
+            self._weights[rows],
+            self._epsilon,
+            self._scale,
+            self._entropy_coef,
             by_means.numpy(),
             by_free.numpy(),
         )
