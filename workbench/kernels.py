@@ -174,19 +174,12 @@ def pull_clipped_gaussian(
 
 
 @compiled
-def pull_value(
-    predictions: Any, old: Any, targets: Any, clip: float, huber_delta: float, scale: float, losses: Any, by: Any
+def slope_of_value(
+    predictions: Any, old: Any, targets: Any, clip: float, huber_delta: float, losses: Any, slopes: Any
 ) -> None:
-    """``workbench.critic.value_slope`` in one pass: ℓ into ``losses``, s·∂ℓ into ``by``; all arrays are (n,).
-
-    ``clip`` and ``huber_delta`` are inf for None.
-    """
+    """``workbench.critic.value_slope`` in one pass, into ``losses`` and ``slopes``; inf for None. All are (n,)."""
     half, zero = predictions.dtype.type(0.5), predictions.dtype.type(0)
-    near, delta, share = (
-        predictions.dtype.type(clip),
-        predictions.dtype.type(huber_delta),
-        predictions.dtype.type(scale),
-    )
+    near, delta = predictions.dtype.type(clip), predictions.dtype.type(huber_delta)
     for i in range(predictions.shape[0]):
         error = predictions[i] - targets[i]
         moved = predictions[i] - old[i]
@@ -198,4 +191,4 @@ def pull_value(
         if abs(moved) > near and kept > loss:
             loss, slope = kept, zero
         losses[i] = loss
-        by[i] = slope * share
+        slopes[i] = slope

@@ -62,7 +62,7 @@ if hasattr(os, "register_at_fork"):  # the threads of a pool do not survive a fo
 def shares(n_rows: int, n_lanes: int | None = None) -> list[list[slice]]:
     """Which rows each lane takes, in blocks of nearly equal size.
 
-    >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(4000, n_lanes=2)]
+    >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(8000, n_lanes=2)]
     ([[slice(0, 5, None)]], [2, 2])
     """
     n_lanes = max(1, min(_lanes.get() if n_lanes is None else n_lanes, n_rows // LEAST_ROWS))

@@ -17,7 +17,6 @@ from torch import Tensor
 from workbench.advantages import gae, standardization, td_errors
 from workbench.critic import ValueNormalizer, explained_variance, value_slope
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.kernels import pull_value
 from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
 from workbench.recurrent import Sequences, pass_over, predict
 from workbench.rollout import Rollout, collect
@@ -322,17 +321,11 @@ class _Fit:
         self._losses = torch.empty_like(targets)
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        predictions, slope = outputs.squeeze(-1), torch.empty_like(outputs.squeeze(-1))
-        old, targets, losses = (whole[rows] for whole in (self._old, self._targets, self._losses))
-        share = 1 / len(self._targets)
-        if slope.device.type == "cpu":
-            clip, huber_delta = (math.inf if bound is None else bound for bound in (self._clip, self._huber_delta))
-            seen = predictions.numpy(), old.numpy(), targets.numpy()
-            pull_value(*seen, clip, huber_delta, share, losses.numpy(), slope.numpy())
-        else:
-            losses[:], slope = value_slope(predictions, old, targets, clip=self._clip, huber_delta=self._huber_delta)
-            slope *= share
-        return slope.unsqueeze(-1), torch.zeros_like(free)
+        losses, slope = value_slope(
+            outputs.squeeze(-1), self._old[rows], self._targets[rows], clip=self._clip, huber_delta=self._huber_delta
+        )
+        self._losses[rows] = losses
+        return (slope / len(self._targets)).unsqueeze(-1), torch.zeros_like(free)
 
     @property
     def loss(self) -> float:

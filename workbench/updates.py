@@ -178,7 +178,7 @@ class Clipped:
         return doubly_clipped_slope(own, part.m_factors, *part.joint, self.epsilon, self.joint_epsilon)
 
 
-def pull_of(head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float) -> Pull:
+def pull_of(head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float = 0.0) -> Pull:
     """What a pass pulls back for −(mean(L(r)) + c·mean(H)): ``descent``, in one compiled pass where there is one."""
     if isinstance(head, Gaussian) and slope.joint_epsilon is None and batch.actions.device.type == "cpu":
         return GaussianDescent(head, slope.epsilon, batch, entropy_coef)
