@@ -22,7 +22,6 @@ LAYERS = (
     "distributions",
     "kernels",
     "networks",
-    "products",
     "passes",
     "recurrent",
     "surrogate",

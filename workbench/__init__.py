@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from workbench.reference import reference_settings
     from workbench.sweeps.recording import record
     from workbench.sweeps.search import Search
-    from workbench.sweeps.study import Study
     from workbench.sweeps.sweep import Sweep
 
 __version__ = "0.1.0"
@@ -28,7 +27,6 @@ __all__ = [
     "Search",
     "Session",
     "Snapshots",
-    "Study",
     "Sweep",
     "__version__",
     "envs",
@@ -66,7 +64,6 @@ _LAZY = {
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
     "Search": "workbench.sweeps.search",
-    "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",
     "record": "workbench.sweeps.recording",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),

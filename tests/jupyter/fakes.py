@@ -90,6 +90,7 @@ def fake_trainer(
     agent_columns = ["iteration", "env_steps", "agent", "position", "kl", "clipped_fraction", "effective_sample_size"]
     return SimpleNamespace(
         env=SimpleNamespace(agents=agents),
+        units=units,
         method="HATRPO" if max_kl else "HAPPO",
         history=pd.DataFrame(history) if history else pd.DataFrame(columns=columns),
         agent_history=pd.DataFrame(rows) if rows else pd.DataFrame(columns=agent_columns),

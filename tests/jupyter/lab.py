@@ -193,6 +193,31 @@ class Notebook:
         self.command("docmanager:save")
         return nbformat.read(self.server.folder / self.name, 4)
 
+    def show_beside(self, cell: int) -> None:
+        """A cell's output in a view of its own ("Create New View for Cell Output"), on the right of the notebook."""
+        self.page.evaluate(
+            """async (cell) => {
+              const { shell, commands } = window.jupyterapp;
+              const notebook = shell.currentWidget;
+              const before = new Set(shell.widgets("main"));
+              notebook.content.activeCellIndex = cell;
+              await commands.execute("notebook:create-output-view");
+              const view = [...shell.widgets("main")].find((widget) => !before.has(widget));
+              shell.add(view, "main", { mode: "split-right", ref: notebook.id });
+              shell.activateById(notebook.id);
+            }""",
+            cell,
+        )
+
+    def close_beside(self) -> None:
+        """Close all but the notebook."""
+        self.page.evaluate(
+            """() => {
+              const { shell } = window.jupyterapp;
+              for (const widget of [...shell.widgets("main")]) if (widget !== shell.currentWidget) widget.close();
+            }"""
+        )
+
     def scroll_to(self, cell: int) -> None:
         """Bring a cell's output onto the screen."""
         self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(

@@ -73,7 +73,7 @@ class Panel:
 
     def await_figure(self) -> None:
         """Wait until the page shows the newest frame."""
-        frame = "() => Number(document.querySelector('.wb-plot [role=img]').dataset.frame)"
+        frame = "() => Number(document.querySelector('.wb-plot .wb-figure').dataset.frame)"
         self.page.wait_for_function(
             f"() => ({frame})() >= {self.ask('session._panel.plot.sent')}", timeout=30 * SECONDS
         )

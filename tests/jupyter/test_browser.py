@@ -161,11 +161,11 @@ def test_the_distribution_can_be_switched(panel: Panel) -> None:
     panel.button("step iteration").click()
     expect(panel.where()).to_contain_text("iteration 1 ")
     panel.chooser("kind").select_option("box")
-    panel.page.wait_for_function("() => document.querySelector('.wb-plot [role=img]').data.some(t => t.type === 'box')")
+    panel.page.wait_for_function("() => document.querySelector('.wb-plot .wb-figure').data.some(t => t.type === 'box')")
 
 
 def test_the_figure_follows_the_theme(panel: Panel) -> None:
-    colour = "() => document.querySelector('.wb-plot [role=img]').layout.template.layout.font.color"
+    colour = "() => document.querySelector('.wb-plot .wb-figure').layout.template.layout.font.color"
     light = panel.page.evaluate(colour)
     panel.notebook.theme("JupyterLab Dark")
     panel.page.wait_for_function(f"light => ({colour})() !== light", arg=light)
@@ -192,6 +192,27 @@ def test_all_controls_have_names_and_can_be_reached_by_keyboard(panel: Panel) ->
     expect(panel.page.locator('.wb-chip[data-state="done"]')).to_have_count(1)
 
 
+def test_the_legend_switches_by_keyboard_and_keeps_the_focus_as_agents_are_updated(panel: Panel) -> None:
+    legend = panel.page.locator(".wb-legend button")
+    expect(legend).to_have_text(AGENTS)  # though none has a number yet
+    panel.legend("agent_3").focus()
+    panel.page.keyboard.press("Enter")
+    expect(panel.legend("agent_3")).to_have_attribute("aria-pressed", "false")
+    panel.ask("[session.step('agent') and None]")
+    assert {trace["name"] for trace in panel.traces()} >= set(AGENTS[:3])
+    expect(legend).to_have_text(AGENTS)
+    assert panel.page.evaluate("() => document.activeElement.dataset.group") == "agent_3"
+    panel.ask("[session.step('iteration') and None]")
+    assert "agent_3" not in {trace["name"] for trace in panel.traces()}
+    panel.page.keyboard.press("Space")
+    expect(panel.legend("agent_3")).to_have_attribute("aria-pressed", "true")
+    panel.page.wait_for_function("() => document.querySelector('.wb-figure').data.every(t => t.visible !== false)")
+    panel.page.keyboard.press("Shift+Enter")
+    expect(panel.page.locator('.wb-legend [aria-pressed="true"]')).to_have_text(["agent_3"])
+    panel.page.keyboard.press("Shift+Enter")
+    expect(panel.page.locator('.wb-legend [aria-pressed="true"]')).to_have_text(AGENTS)
+
+
 def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     panel.await_figure()
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = 'none'; }")
@@ -205,5 +226,5 @@ def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     assert panel.ask("session._panel.plot.sent") <= sent + 1
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = ''; }")
     panel.page.wait_for_function(
-        "() => document.querySelector('.wb-plot [role=img]').data.some(t => t.x?.length === 9)"
+        "() => document.querySelector('.wb-plot .wb-figure').data.some(t => t.x?.length === 9)"
     )

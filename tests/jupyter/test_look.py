@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +68,11 @@ def test_any_two_agents_differ_to_every_eye(eye: str) -> None:
     for n, least in [(4, 10.0), (10, 8.5), (len(look.PALETTE), 5.5)]:
         worst = min(oklab_distance(a, b, eye) for a, b in itertools.combinations(look.PALETTE[:n], 2))
         assert worst >= least, f"{n} agents"
+
+
+def test_the_palette_is_stated_in_the_docs(root: Path) -> None:
+    page = (root / "docs" / "live_panel.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"`(#[0-9A-F]{6})`", page)) == look.PALETTE
 
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#111111"])

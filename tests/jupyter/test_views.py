@@ -17,6 +17,7 @@ from scipy import stats
 
 from workbench.errors import UnknownNameError
 from workbench.jupyter import curves, distributions, look, plots, positions, views
+from workbench.jupyter.drawings import DRAWINGS
 from workbench.jupyter.record import PLOTLY_MIME
 from workbench.jupyter.runs import Run, read
 
@@ -325,6 +326,16 @@ def test_the_legend_names_an_agent_once_and_switches_it_everywhere() -> None:
         of_agent = [trace for trace in figure.data if trace.name == agent]
         assert [trace.showlegend for trace in of_agent] == [True, False]
         assert {trace.legendgroup for trace in of_agent} == {agent}
+
+
+@pytest.mark.parametrize("kind", ["violin", "box", "histogram"])
+@pytest.mark.parametrize("updated", [None, 0, 1, 2])
+@pytest.mark.parametrize("page", ["overview", "diagnostics"])
+def test_the_legend_names_every_agent_from_the_beginning(page: str, updated: int | None, kind: Any) -> None:
+    trainer = fake_trainer(iterations=0, updated=updated)
+    options = {"kind": kind} if page == "overview" else {}
+    traces = DRAWINGS[page]([read(trainer, m_factors=True)], **options).arranged({1000: 165})[1000]["data"]
+    assert [trace["name"] for trace in traces if trace.get("showlegend")] == list(trainer.units)
 
 
 @pytest.mark.parametrize(("n_agents", "angle"), [(4, None), (8, -35), (17, -90)])

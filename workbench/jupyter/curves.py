@@ -104,7 +104,10 @@ def _last_finite(y: Floats) -> int:
 
 
 def agent_curves(run: Run, column: str) -> Plot:
-    """A column of the agent history against the iteration, one line an agent; δ is drawn into the KL of HATRPO."""
+    """A column of the agent history against the iteration, one line an agent; δ is drawn into the KL of HATRPO.
+
+    An agent without any number yet has an empty line, so that the legend names all from the beginning.
+    """
     title, label = AGENT_COLUMNS[column]
     traces = []
     for unit in run.updates:
@@ -114,7 +117,8 @@ def agent_curves(run: Run, column: str) -> Plot:
         x, y = run.updates_of(unit, "iteration"), run.updates_of(unit, column)
         traces.append(line(x, y, marks, name=name, hovertemplate=hover))
     if not any(len(trace["x"]) for trace in traces):
-        return empty(title, f"{run.name} has no such number" if traces else NOTHING_YET)
+        updated = any(len(run.updates_of(unit, "iteration")) for unit in run.updates)
+        return empty(title, f"{run.name} has no such number" if updated else NOTHING_YET, traces)
     newest = max(trace["x"][-1] for trace in traces if len(trace["x"]))
     plot = Plot(title, traces, _iteration_axis(newest), {"title": {"text": label}})
     if column == "kl" and run.max_kl is not None:

@@ -208,14 +208,19 @@ def _box(run: Run, agent: str, k: int, m: Samples, unit: float | None) -> list[d
 
 
 def _histogram(run: Run, samples: Mapping[str, Samples]) -> Plot:
-    """Outlines over common bins, on a logarithmic scale, where tails of one sample in thousands can be seen."""
-    held = {agent: samples[agent].values for agent in run.agents if agent in samples and len(samples[agent].values)}
-    low, high = min(float(m[0]) for m in held.values()), max(float(m[-1]) for m in held.values())
+    """Outlines over common bins, on a logarithmic scale, where tails of one sample in thousands can be seen.
+
+    An agent without samples yet has an empty outline, so that the legend names all, always in the same order.
+    """
+    none = Samples(np.array([]))
+    held = {agent: samples.get(agent, none).values for agent in run.agents}
+    known = [m for m in held.values() if len(m)]
+    low, high = min(float(m[0]) for m in known), max(float(m[-1]) for m in known)
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     traces = []
     for agent, m in held.items():
         style = look.agent_style(run.agents, agent)
-        share = np.histogram(m, edges)[0] / len(m)
+        share = np.histogram(m, edges)[0] / max(len(m), 1)
         traces.append(
             {
                 "type": "scatter",

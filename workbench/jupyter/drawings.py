@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,18 @@ class Drawing:
         """The panels as a record."""
         return Record(arrange(self.plots, self.columns or len(self.plots)), self.text)
 
-    def arranged(self, widths: Sequence[int], panel_height: int) -> dict[int, dict[str, Any]]:
-        """{width: figure} for a page, which has a legend of its own."""
+    def arranged(self, heights: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+        """{width: figure} for a page, which has a legend of its own; ``heights``: of its panels, by its width."""
         columns = self.columns or len(self.plots)
-        most = {width: 1 if width < NARROW else columns if width >= WIDE else min(columns, 2) for width in widths}
-        return {width: arrange(self.plots, most[width], width, panel_height, legend=False) for width in widths}
+        most = {width: 1 if width < NARROW else columns if width >= WIDE else min(columns, 2) for width in heights}
+        return {
+            width: arrange(self.plots, most[width], width, height, legend=False) for width, height in heights.items()
+        }
+
+
+def live_height(width: int) -> int:
+    """Pixels of a live figure's panels: as high as a window of that width has room for, beside the controls."""
+    return 165 if width < NARROW or width >= 1000 else 120
 
 
 def returns(runs: Sequence[Run]) -> Drawing:

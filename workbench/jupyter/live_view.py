@@ -66,7 +66,7 @@ class LiveView:
     def _flush(self) -> bool:
         drawing = self._drawing()
         self._plot.complain(Message())
-        self._plot.draw(drawing.arranged(self._plot.widths, look.PANEL_HEIGHT), drawing.text)
+        self._plot.draw(drawing.arranged(dict.fromkeys(self._plot.widths, look.PANEL_HEIGHT)), drawing.text)
         self._shown.renew_soon()
         return True
 

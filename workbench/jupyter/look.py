@@ -46,7 +46,6 @@ FONT_FAMILY = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans
 FONT_SIZE, TITLE_SIZE, TICK_SIZE = 12, 14, 11
 LINE_WIDTH = 1.8
 WIDTH, HEIGHT, PANEL_HEIGHT = 860, 360, 220  # pixels: a stored figure; the axes of a panel in it
-LIVE_PANEL_HEIGHT = 165  # so that controls and figure fit one screen
 
 TEMPLATE_NAMES: dict[Theme, str] = {
     "light": "workbench",

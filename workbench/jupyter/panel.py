@@ -173,7 +173,7 @@ class Panel:
         view = self._look_at()
         drawing = self.drawing(view, self.page)
         self.plot.complain(Message())
-        figures = drawing.arranged(self.plot.widths, look.LIVE_PANEL_HEIGHT)
+        figures = drawing.arranged({width: drawings.live_height(width) for width in self.plot.widths})
         self.plot.draw(figures, f"{view.trainer.method}. {drawing.text}")
         return True
 

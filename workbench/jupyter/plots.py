@@ -192,13 +192,12 @@ def _legend_rows(names: Sequence[str], width: float) -> int:
     return -(-len(names) // max(1, int((width - 80) / entry)))
 
 
-def empty(title: str, message: str) -> Plot:
-    """A panel that says why it shows nothing."""
+def empty(title: str, message: str, entries: Sequence[dict[str, Any]] = ()) -> Plot:
+    """A panel that says why it shows nothing; ``entries`` are traces without points, for the legend."""
     note = {"text": message, "xref": "x domain", "x": 0.5, "yref": "y domain", "y": 0.5, "showarrow": False}
     hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "range": [0, 1]}
-    return Plot(
-        title, [{"type": "scatter", "x": [], "y": [], "showlegend": False}], dict(hidden), dict(hidden), notes=[note]
-    )
+    blank = {"type": "scatter", "x": [], "y": [], "showlegend": False}
+    return Plot(title, [blank, *entries], dict(hidden), dict(hidden), notes=[note])
 
 
 def thinned(x: Floats, y: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:

@@ -81,9 +81,10 @@ def clipped_and_effective(run: Run) -> Plot:
         return effective_sample_size(run)
     if len(at.units) == 1:  # nobody precedes
         return clipped_fraction(run)
-    effective = {"title": {"text": "ESS"}, "tickformat": "~%", "nticks": 4}
-    clipped = {"title": {"text": "clipped"}, "rangemode": "tozero", "tickformat": "~%", "nticks": 4}
-    traces = [*_effective(run, at), _bars(run, at, "clipped_fraction", "y2")]
+    traces = _effective(run, at)
+    effective = {"title": {"text": "ESS"}, **_below_one(traces), "nticks": 4}
+    clipped = {"title": {"text": "clipped"}, **_from_zero(at.columns["clipped_fraction"]), "nticks": 4}
+    traces.append(_bars(run, at, "clipped_fraction", "y2"))
     return Plot(title, traces, place_axis(run, at.units), effective, yaxis2=clipped, notes=[_told("top")])
 
 
@@ -93,7 +94,7 @@ def clipped_fraction(run: Run) -> Plot:
     title = "Clipped fraction by position in the order"
     if not np.isfinite(at.columns["clipped_fraction"]).any():
         return empty(title, "nothing yet: no agent has been updated" if not at.units else f"{run.name} does not clip")
-    scale = {"title": {"text": "share with |r − 1| > ε"}, "rangemode": "tozero", "tickformat": "~%"}
+    scale = {"title": {"text": "share with |r − 1| > ε"}, **_from_zero(at.columns["clipped_fraction"])}
     return Plot(title, [_bars(run, at, "clipped_fraction", "y")], place_axis(run, at.units), scale)
 
 
@@ -103,8 +104,22 @@ def effective_sample_size(run: Run) -> Plot:
     title = "Effective sample size of the preceding ratio"
     if not at.units:
         return empty(title, "nothing yet: no agent has been updated")
-    scale = {"title": {"text": "(Σw)² / (N·Σw²)"}, "tickformat": "~%"}
-    return Plot(title, _effective(run, at), place_axis(run, at.units), scale, notes=[_told("top")])
+    traces = _effective(run, at)
+    scale = {"title": {"text": "(Σw)² / (N·Σw²)"}, **_below_one(traces)}
+    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_told("top")])
+
+
+def _below_one(traces: list[dict[str, Any]]) -> dict[str, Any]:
+    """The axis of shares that begin at 1, with room above for the note."""
+    least = min((float(trace["y"].min()) for trace in traces if len(trace["y"])), default=0.0)
+    depth = max(1 - least, 1e-4)
+    return {"tickformat": "~%", "range": [1 - 1.12 * depth, 1 + 0.3 * depth]}
+
+
+def _from_zero(shares: Floats) -> dict[str, Any]:
+    """The axis of shares from 0 up; where there is none to see, up to 1 %."""
+    known = shares[np.isfinite(shares)]
+    return {"tickformat": "~%", "rangemode": "tozero", **({} if known.any() else {"range": [0, 0.01]})}
 
 
 def m_variance(run: Run) -> Plot:

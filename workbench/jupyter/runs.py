@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workbench.jupyter.look import agent_index
-
 Floats = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 Columns = Mapping[str, Column]
@@ -26,7 +24,7 @@ class Run:
     agents       the agents' names, in the environment's order (their colours go by it)
     order        the units of the newest iteration in update order; () before the first
     iterations   the columns of ``trainer.history``
-    updates      {unit: its columns of ``trainer.agent_history``}, in the environment's order
+    updates      {unit: its columns of ``trainer.agent_history``}, in the environment's order; none before the first
     evaluations  the columns of ``trainer.evaluations``
     m_factors    {agent: (n_steps, n_envs)} in update order
     max_kl       δ, where the method has one
@@ -68,7 +66,7 @@ def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
         agents=tuple(trainer.env.agents),
         order=tuple(trainer.iteration_order),
         iterations=_columns(trainer.history),
-        updates=by_unit(trainer.env.agents, _columns(trainer.agent_history)),
+        updates=by_unit(trainer.units, _columns(trainer.agent_history)),
         evaluations=_columns(trainer.evaluations),
         m_factors=trainer.m_factors if m_factors else {},
         **settings_shown(trainer),
@@ -107,12 +105,11 @@ def settings_shown(trainer: Any) -> dict[str, Any]:
     return {"max_kl": None if max_kl is None else float(max_kl), "unit": STANDARDIZED if standardized else "return"}
 
 
-def by_unit(agents: Sequence[str], columns: Columns) -> dict[str, Columns]:
-    """The rows of an agent history apart by unit, in the environment's order."""
+def by_unit(units: Sequence[str], columns: Columns) -> dict[str, Columns]:
+    """The rows of an agent history apart by unit."""
     if not len(columns.get("agent", ())):
-        return {}
+        return {unit: {} for unit in units}
     names = columns["agent"].astype(str)
-    units = sorted(set(names), key=lambda unit: agent_index(agents, unit))
     rows = {unit: np.flatnonzero(names == unit) for unit in units}
     return {unit: {name: column[rows[unit]] for name, column in columns.items() if name != "agent"} for unit in units}
 

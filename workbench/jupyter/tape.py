@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.jupyter.look import agent_index
 from workbench.jupyter.runs import Columns, Floats, Run, by_unit, settings_shown
 
 
@@ -71,7 +70,7 @@ class Tape:
         numeric = {name: history[name].to_numpy() for name in history.columns if name != "order"}
         self._iterations = Table(numeric)
         rows = trainer.agent_history
-        split = by_unit(trainer.env.agents, {str(name): rows[name].to_numpy() for name in rows.columns})
+        split = by_unit(trainer.units, {str(name): rows[name].to_numpy() for name in rows.columns})
         self._updates = {unit: Table(columns) for unit, columns in split.items()}
         self._row: dict[str, float] = {}
         self._complete: tuple[int, tuple[str, ...], dict[str, Any]] | None = None
@@ -100,7 +99,7 @@ class Tape:
                 self._hear_end(event)
 
     def _hear_update(self, event: AgentUpdated) -> None:
-        table = self._updates.setdefault(event.agent, Table())
+        table = self._updates[event.agent]
         if event.iteration > table.last("iteration"):  # a rebuild may have read this row already
             where = {"iteration": event.iteration, "env_steps": event.env_steps, "position": event.position}
             table.append({**where, **event.diagnostics})
@@ -130,12 +129,11 @@ class Tape:
                 self._rebuild()
             self._read_evaluations()
             complete = self._complete if settled else None
-            units = sorted(self._updates, key=lambda unit: agent_index(self.trainer.env.agents, unit))
             shared = {
                 "name": self.name,
                 "agents": tuple(self.trainer.env.agents),
                 "iterations": self._iterations.columns(),
-                "updates": {unit: self._updates[unit].columns() for unit in units},
+                "updates": {unit: table.columns() for unit, table in self._updates.items()},
                 "evaluations": self._evaluations,
                 **settings_shown(self.trainer),
             }

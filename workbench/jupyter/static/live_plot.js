@@ -35,18 +35,24 @@ function makeLegend(changed) {
     const group = groupOf(trace);
     const entry = part("", "button");
     entry.dataset.group = group;
-    entry.title = "Click: show or hide. Double-click: only this one, or all.";
+    entry.title = "Click: show or hide. Double-click, or Shift with Enter: only this one, or all.";
     entry.innerHTML = swatch(trace);
     entry.append(trace.name);
     entry.addEventListener("click", () => {
       if (!hidden.delete(group)) hidden.add(group);
       press();
     });
-    entry.addEventListener("dblclick", () => {
+    const only = () => {
       const alone = !hidden.has(group) && all.every((one) => one === group || hidden.has(one));
       hidden.clear();
       if (!alone) for (const one of all) if (one !== group) hidden.add(one);
       press();
+    };
+    entry.addEventListener("dblclick", only);
+    entry.addEventListener("keydown", (event) => {
+      if (!event.shiftKey || event.key !== "Enter") return;
+      event.preventDefault();
+      only();
     });
     return entry;
   }
@@ -76,7 +82,7 @@ function makeLegend(changed) {
 function render({ model, el }) {
   setUp(el, "wb-plot");
   const figure = part("wb-figure");
-  figure.setAttribute("role", "img");
+  figure.setAttribute("role", "figure"); // an image could hold no buttons, and Plotly's own are in it
   const legend = makeLegend(() => renew());
   const note = part("wb-note");
   note.setAttribute("role", "status");
