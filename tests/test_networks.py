@@ -51,8 +51,10 @@ def test_a_stack_evaluates_as_its_members_do():
     flats = torch.stack([random_flat(network, seed) for seed in range(4)])
     inputs = torch.randn(4, 11, 5, dtype=torch.float64)
     stacked = network.forward(network.fold(flats), inputs)
+    torch.testing.assert_close(network.evaluate(network.fold(flats), inputs), stacked, rtol=0, atol=1e-12)
     for i in range(4):
         torch.testing.assert_close(stacked[i], network.forward(network.fold(flats[i]), inputs[i]))
+        torch.testing.assert_close(stacked[i], network.evaluate(network.fold(flats[i]), inputs[i]), rtol=0, atol=1e-12)
 
 
 def test_layout_covers_the_vector_and_rows_stay_aligned():

@@ -132,7 +132,6 @@ class _Recording:
             self.actor.inputs(stacked, step.observations, inputs.numpy()[:, t])
         self.states.numpy()[t] = step.state
 
-    @torch.inference_mode()
     def act(self, t: int, step: TimeStep) -> dict[str, npt.NDArray[Any]]:
         """Every agent's action on what was shown at t."""
         self.masks.append(step.action_masks)

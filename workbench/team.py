@@ -197,7 +197,7 @@ class Actor:
             memory = self._memory[stacked.agents]
             outputs, self._memory[stacked.agents] = network.step(folded, inputs, memory)
         else:
-            outputs = network.forward(folded, inputs)  # type: ignore[arg-type]  # an Mlp's own
+            outputs = network.evaluate(folded, inputs)  # type: ignore[arg-type, union-attr]  # an Mlp's own
         return stacked.policy.head.parameters(outputs, folded.free, masks)
 
     def modes(
