@@ -53,6 +53,7 @@ LAYERS = (
     "training",
     "statistics",
     "sweeps",
+    "bench_processes",
     "bench",
     "jupyter",
     "__main__",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from workbench import bench
+from workbench import bench, bench_processes
 from workbench.__main__ import main
 
 
@@ -21,11 +22,12 @@ def small(monkeypatch):
 
 
 def test_bench_prints_a_row_for_each_task(small, capsys):
-    assert main(["bench", "Ant 4x2", "HalfCheetah 2x3", "--rounds", "2"]) == 0
+    assert main(["bench", "Ant 4x2", "Humanoid 17x1", "--rounds", "2"]) == 0
     printed = capsys.readouterr().out
     assert "cores" in printed
-    for task in ("Ant 4x2", "HalfCheetah 2x3"):
-        assert sum(line.startswith(task) for line in printed.splitlines()) == 1
+    rows = {line.split("  ")[0]: line for line in printed.splitlines()}
+    assert rows["Ant 4x2"].count("%") == 3
+    assert rows["Humanoid 17x1"].count("%") == 1
     assert "fork" in printed.splitlines()[-1]
 
 
@@ -36,8 +38,37 @@ def test_bench_speaks_json(small, capsys):
     assert rates["task"] == "Walker2d 6x1"
     assert all(len(values) == 3 and min(values) > 0 for values in rates["rounds"].values())
     assert sorted(rates["rounds"]["physics"])[1] == rates["physics"]
+    assert {name: sorted(rates["rounds"][name])[1] for name in ("happo", "hatrpo")} == rates["training"]
     assert found["costs"]["fork_ms"] > 0
     assert 0 < found["costs"]["snapshot_mb"] < found["costs"]["iteration_mb"]
+    assert found["together"] is found["footprint"] is None
+
+
+def test_a_whole_bench_measures_in_processes_too(small, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "TASKS", {"Ant 4x2": bench.TASKS["Ant 4x2"]})
+    monkeypatch.setattr(bench_processes, "IMPORT_ROUNDS", 1)
+    monkeypatch.setattr(bench_processes, "ITERATIONS", 1)
+    assert main(["bench", "--rounds", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["together"]["training"] > 0
+    assert found["together"]["physics"] > 0
+    taken = found["footprint"]
+    assert taken["peak_memory_mb"] > 50
+    assert 0 < taken["workbench_seconds"] < taken["trainer_seconds"]
+
+
+def test_raw_physics_along_a_trajectory_is_the_same_simulation():
+    env = bench.Task("Hopper", "3x1").env(4)
+    env.reset(seed=0)
+    start = env.snapshot()
+    actions = [{agent: np.full((4, 1), 1.0, np.float32) for agent in env.agents}] * 80
+    trajectory = bench._trajectory(env, actions)
+    reached = env.engine.save()
+    assert sum(begun.size for _, begun, _ in trajectory) > 3
+    env.restore(start)
+    raw = bench._RawPhysics(env)
+    raw.rate_along(env, trajectory)
+    assert np.array_equal(raw._engine.state, reached)
 
 
 def test_train_goes_on_where_it_was(tmp_path, capsys):

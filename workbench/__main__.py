@@ -7,7 +7,7 @@ import ast
 import sys
 from typing import Any
 
-from workbench.bench import TASKS, as_json, bench
+from workbench.bench import TASKS, bench
 from workbench.sweeps import command
 from workbench.training import train
 
@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True)
 
     benching = commands.add_parser("bench", help="how fast this machine is: raw physics, stepping, training")
-    benching.add_argument("tasks", nargs="*", default=list(TASKS), help=f"some of: {', '.join(TASKS)}")
+    some = ", ".join(repr(task) for task in TASKS)
+    benching.add_argument("tasks", nargs="*", help=f"some of {some}; by default all, and memory, imports, two seeds")
     benching.add_argument("--rounds", type=int, default=5, help="alternating rounds of which medians are taken")
     benching.add_argument("--json", action="store_true", help="print JSON instead of a table")
     benching.set_defaults(act=_bench)
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _bench(options: argparse.Namespace) -> None:
     found = bench(options.tasks, rounds=options.rounds, say=(lambda _: None) if options.json else print)
     if options.json:
-        print(as_json(*found))
+        print(found.as_json())
 
 
 def _train(options: argparse.Namespace) -> None:

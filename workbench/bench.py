@@ -1,9 +1,9 @@
 """How fast this machine is: raw physics, environment stepping, and training, measured in one run and given as ratios.
 
-The raw physics limit is the same batched MuJoCo stepping with random controls and nothing else: no observation, no
-reward, no reset, no policy. Nothing that steps the same simulation on the same cores can be faster. The three are
-measured in alternating rounds from the same states, so that a change in the machine's pace meets all of them, and the
-medians are compared.
+The raw physics limit is MuJoCo's batch stepping with random controls and nothing else: no observation, no force of a
+contact, no reward, no reset, no policy. Robots that fall and are not picked up are dearer than others, so that an
+environment can be faster than that; it is compared with raw physics along its own trajectories. What is compared is
+measured in alternating rounds, so that a change in the machine's pace meets all of it, and the medians are given.
 """
 
 from __future__ import annotations
@@ -13,30 +13,58 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench import envs, recipes
+from workbench.bench_processes import Footprint, SeedsTogether, footprint, seeds_together
 from workbench.errors import unknown_name
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
+    from workbench.envs.multi_agent_mujoco.engine import BatchEngine
     from workbench.trainer import Trainer
 
+Array = np.ndarray[Any, Any]
+Trajectory = list[tuple[Array, Array, Array]]  # controls, which simulations begin anew after the step, their states
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is stepped, and by which methods it is trained.
+
+    options  of the environment
+    """
+
+    scenario: str
+    agent_conf: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = ("happo", "hatrpo")
+
+    def env(self, n_envs: int) -> MujocoTeamEnv:
+        """``n_envs`` copies."""
+        return envs.mujoco(self.scenario, self.agent_conf, n_envs=n_envs, **self.options)
+
+
+# Speed is quoted for the observation of published results, which is without the forces of contacts.
 TASKS = {
-    "Ant 4x2": ("Ant", "4x2"),
-    "Walker2d 6x1": ("Walker2d", "6x1"),
-    "HalfCheetah 2x3": ("HalfCheetah", "2x3"),
+    "Ant 4x2": Task("Ant", "4x2", {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}),
+    "Walker2d 6x1": Task("Walker2d", "6x1"),
+    "HalfCheetah 2x3": Task("HalfCheetah", "2x3"),
+    "Humanoid 17x1": Task("Humanoid", "17x1", methods=()),
+    "Ant 4x2, contacts": Task("Ant", "4x2", methods=()),
 }
-# The settings that speed figures are quoted for; the observation is the one of published results, without contacts.
-TRAINING = {"n_steps": 200, "epochs": 5, "n_minibatches": 1, "hidden_sizes": (128, 128)}
+TRAINING: dict[str, Any] = {"n_steps": 200, "hidden_sizes": (128, 128)}
+METHODS: dict[str, dict[str, Any]] = {
+    "happo": {"epochs": 5, "n_minibatches": 1},
+    "hatrpo": {"cg_iterations": 10, "fisher_fraction": 1.0},
+}
 TRAINING_ENVS = 20
 STEPPING_ENVS = 64
 STEPS_A_ROUND = 100
-WITHOUT_CONTACTS = {"Ant": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -45,13 +73,16 @@ class Rates:
 
     physics   raw physics limit with ``STEPPING_ENVS`` environments
     stepping  ``env.step`` with random actions, as many environments
-    happo     HAPPO end to end, ``TRAINING_ENVS`` environments
+    same      raw physics along the trajectories of ``stepping``: their controls, and their states after a reset
+    training  {method: end to end, with ``TRAINING_ENVS`` environments}
+    rounds    {"physics", "stepping", "same" or a method: each round's}
     """
 
     task: str
     physics: float
     stepping: float
-    happo: float
+    same: float
+    training: dict[str, float]
     rounds: dict[str, list[float]] = field(repr=False)
 
 
@@ -73,8 +104,7 @@ class Costs:
 
 def costs(task: str = "Ant 4x2", *, repeats: int = 11) -> Costs:
     """Measure forking and rewinding a trainer that has updated half of its agents."""
-    scenario, agent_conf = TASKS[task]
-    trainer = recipes.happo(envs.mujoco(scenario, agent_conf, n_envs=TRAINING_ENVS), seed=0, **TRAINING)
+    trainer = _trainer(TASKS[task], "happo")
     trainer.iterate()
     one_iteration = trainer.past.bytes
     trainer.iterate()
@@ -93,51 +123,143 @@ def costs(task: str = "Ant 4x2", *, repeats: int = 11) -> Costs:
     return Costs(task, 1000 * statistics.median(forks), 1000 * statistics.median(rewinds), snapshot_mb, iteration_mb)
 
 
-def bench(
-    tasks: Sequence[str] = tuple(TASKS), *, rounds: int = 5, say: Callable[[str], None] = print
-) -> tuple[list[Rates], Costs]:
-    """Measure ``tasks`` in ``rounds`` alternating rounds each, saying each task's table row as it is known."""
+@dataclass(frozen=True)
+class Report:
+    """All that was measured; ``together`` and ``footprint`` of a whole run only."""
+
+    machine: str
+    rates: list[Rates]
+    costs: Costs
+    together: SeedsTogether | None = None
+    footprint: Footprint | None = None
+
+    def as_json(self) -> str:
+        """The same for machines."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], None] = print) -> Report:
+    """Measure ``tasks`` in ``rounds`` alternating rounds each, saying each line of the table as it is known.
+
+    With no tasks named it measures all, and what needs processes of their own: seeds side by side, memory and imports.
+    """
     for task in tasks:
         if task not in TASKS:
             raise unknown_name("task", task, TASKS)
-    say(describe_machine())
-    say(f"{'env steps/s':<18}{'physics':>10}{'stepping':>16}{'HAPPO':>16}   medians of {rounds} rounds (of physics)")
+    machine = describe_machine()
+    say(machine)
+    columns = "".join(f"{name:>16}" for name in ("stepping", "HAPPO", "HATRPO"))
+    say(
+        f"{'env steps/s':<18}{'physics':>10}{columns}   medians of {rounds} rounds (of physics; "
+        "stepping: of physics along the same trajectories)"
+    )
     measured = []
-    for task in tasks:
+    for task in tasks or TASKS:
         rates = _measure(task, rounds)
         measured.append(rates)
-        shares = f"{rates.stepping:>9,.0f} ({rates.stepping / rates.physics:4.0%})"
-        shares += f"{rates.happo:>9,.0f} ({rates.happo / rates.physics:4.0%})"
-        say(f"{task:<18}{rates.physics:>10,.0f}{shares}")
+        trained = (rates.training.get(method) for method in METHODS)
+        shares = "".join(f"{'–':>16}" if rate is None else _share(rate, rates.physics) for rate in trained)
+        say(f"{task:<18}{rates.physics:>10,.0f}{_share(rates.stepping, rates.same)}{shares}")
     spent = costs()
     say(
         f"going back and branching, {spent.task}: fork {spent.fork_ms:.1f} ms, rewind {spent.rewind_ms:.2f} ms, "
         f"snapshot {spent.snapshot_mb:.2f} MB beyond the rollout, {spent.iteration_mb:.1f} MB an iteration with it"
     )
-    return measured, spent
+    return Report(machine, measured, spent) if tasks else Report(machine, measured, spent, *_in_processes(rounds, say))
 
 
-def _measure(task: str, rounds: int) -> Rates:
-    scenario, agent_conf = TASKS[task]
-    options = WITHOUT_CONTACTS.get(scenario, {})
-    env = envs.mujoco(scenario, agent_conf, n_envs=STEPPING_ENVS, **options)
-    trainer = recipes.happo(envs.mujoco(scenario, agent_conf, n_envs=TRAINING_ENVS, **options), seed=0, **TRAINING)
-    trainer.iterate()  # warms allocators and caches
+def _share(rate: float, limit: float) -> str:
+    return f"{rate:>9,.0f} ({rate / limit:4.0%})"
+
+
+def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
+    ant = TASKS["Ant 4x2"]
+    plan: dict[str, Any] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
+    plan |= {"n_envs": TRAINING_ENVS, "settings": {**TRAINING, **METHODS["happo"]}}
+    env = ant.env(STEPPING_ENVS)
+    raw = _RawPhysics(env)
     env.reset(seed=0)
-    found: dict[str, list[float]] = {"physics": [], "stepping": [], "happo": []}
-    n_steps = STEPS_A_ROUND
+    together = seeds_together(plan, rounds, lambda: raw.rate(env, np.random.default_rng(0)))
+    env.close()
+    say(
+        f"two seeds of Ant 4x2 side by side, a process of one core each: {together.training:,.0f} env steps/s, "
+        f"{together.training / together.physics:.0%} of physics, which is {together.physics:,.0f}"
+    )
+    taken = footprint(plan)
+    say(
+        f"training Ant 4x2 takes {taken.peak_memory_mb:.0f} MB at its peak; import: torch {taken.torch_seconds:.2f} s, "
+        f"workbench {taken.workbench_seconds:.2f} s, with a trainer {taken.trainer_seconds:.2f} s "
+        f"({taken.trainer_seconds / taken.torch_seconds:.2f} × torch)"
+    )
+    return together, taken
+
+
+def _trainer(task: Task, method: str) -> Trainer:
+    return recipes.make_trainer(method, task.env(TRAINING_ENVS), 0, {**TRAINING, **METHODS[method]})
+
+
+def _measure(name: str, rounds: int) -> Rates:
+    task = TASKS[name]
+    env = task.env(STEPPING_ENVS)
+    raw = _RawPhysics(env)
+    trainers = {method: _trainer(task, method) for method in task.methods}
+    for trainer in trainers.values():
+        trainer.iterate()  # warms allocators and caches
+    env.reset(seed=0)
+    found: dict[str, list[float]] = {name: [] for name in ("physics", "same", "stepping", *trainers)}
     for index in range(rounds):
         rng = np.random.default_rng(index)
-        actions = _random_actions(env, n_steps, rng)
+        actions = _random_actions(env, STEPS_A_ROUND, rng)
+        found["physics"].append(raw.rate(env, rng))
         start = env.snapshot()
-        found["physics"].append(n_steps * env.n_envs / _seconds(_physics, env, rng, n_steps))
+        trajectory = _trajectory(env, actions)
         env.restore(start)
-        found["stepping"].append(n_steps * env.n_envs / _seconds(_stepping, env, actions))
-        found["happo"].append(TRAINING_ENVS * trainer.settings.n_steps / _seconds(_iteration, trainer))
-    env.close()
-    trainer.env.close()
-    medians = {name: statistics.median(rates) for name, rates in found.items()}
-    return Rates(task, rounds=found, **medians)
+        found["same"].append(raw.rate_along(env, trajectory))
+        found["stepping"].append(STEPS_A_ROUND * env.n_envs / _seconds(_stepping, env, actions))
+        for method, trainer in trainers.items():
+            found[method].append(TRAINING_ENVS * trainer.settings.n_steps / _seconds(trainer.iterate))
+    for each in (env, *(trainer.env for trainer in trainers.values())):
+        each.close()
+    medians = {each: statistics.median(rates) for each, rates in found.items()}
+    physics, same, stepping = (medians.pop(each) for each in ("physics", "same", "stepping"))
+    return Rates(name, physics, stepping, same, medians, found)
+
+
+class _RawPhysics:
+    """An environment's simulations, to be stepped by MuJoCo's batch alone from where the environment stands."""
+
+    def __init__(self, env: MujocoTeamEnv) -> None:
+        from workbench.envs.multi_agent_mujoco.engine import BatchEngine
+
+        own = env.engine
+        self._engine: BatchEngine = BatchEngine(own.model, own.n_envs, own.n_threads, own.frame_skip)
+
+    def rate(self, env: MujocoTeamEnv, rng: np.random.Generator) -> float:
+        """Environment steps a second under random controls."""
+        controls = rng.uniform(-1, 1, (env.n_envs, env.engine.model.nu))
+        nobody = np.empty(0, np.intp), np.empty((0, self._engine.state.shape[1]))
+        return self.rate_along(env, [((-controls if t % 2 else controls), *nobody) for t in range(STEPS_A_ROUND)])
+
+    def rate_along(self, env: MujocoTeamEnv, trajectory: Trajectory) -> float:
+        """The same along a trajectory that begins where ``env`` stands."""
+        self._engine.load(env.engine.save())
+        return len(trajectory) * env.n_envs / _seconds(self._run, trajectory)
+
+    def _run(self, trajectory: Trajectory) -> None:
+        for controls, begun, states in trajectory:
+            self._engine.physics_only_step(controls)
+            if begun.size:
+                self._engine.load(states, begun)
+
+
+def _trajectory(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> Trajectory:
+    """What the simulations of ``env`` are given: controls of each step, and states of the episodes that begin then."""
+    found: Trajectory = []
+    for joint_action in actions:
+        step = env.step(joint_action)
+        begun = np.empty(0, np.intp) if step.final is None else step.final.envs
+        found.append((env.controls(joint_action), begun, env.engine.save()[begun]))
+    return found
 
 
 def _seconds(act: Callable[..., object], *arguments: Any) -> float:
@@ -146,20 +268,9 @@ def _seconds(act: Callable[..., object], *arguments: Any) -> float:
     return time.perf_counter() - started
 
 
-def _physics(env: MujocoTeamEnv, rng: np.random.Generator, n_steps: int) -> None:
-    controls = rng.uniform(-1, 1, (env.n_envs, env.engine.model.nu))
-    for _ in range(n_steps):
-        env.engine.physics_only_step(controls)
-        np.negative(controls, out=controls)
-
-
-def _stepping(env: MujocoTeamEnv, actions: list[dict[str, np.ndarray[Any, Any]]]) -> None:
+def _stepping(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> None:
     for joint_action in actions:
         env.step(joint_action)
-
-
-def _iteration(trainer: Trainer) -> None:
-    trainer.iterate()
 
 
 def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -186,9 +297,3 @@ def describe_machine() -> str:
         f"{torch.get_num_threads()} torch threads; Python {platform.python_version()}, torch {torch.__version__}, "
         f"MuJoCo {mujoco.__version__}"
     )
-
-
-def as_json(measured: Sequence[Rates], spent: Costs) -> str:
-    """The same for machines."""
-    rates = [asdict(each) for each in measured]
-    return json.dumps({"machine": describe_machine(), "rates": rates, "costs": asdict(spent)}, indent=2)

@@ -204,6 +204,10 @@ class MujocoTeamEnv(TeamEnv):
         chosen = list(envs)
         return {name: rows if name == "ready" else rows[chosen] for name, rows in snapshot.items()}
 
+    def controls(self, actions: Actions) -> npt.NDArray[Any]:
+        """(n_envs, n_actuators), the controls that a joint action stands for; raises as ``step`` does."""
+        return self._steering(actions)
+
     def sight(self) -> Floats:
         """(n_envs, nq) float64, generalised positions; of episodes that just ended, those in which they ended."""
         return self._reached[:, : self.model.nq]
