@@ -22,6 +22,7 @@ LAYERS = (
     "distributions",
     "kernels",
     "networks",
+    "products",
     "passes",
     "recurrent",
     "surrogate",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from workbench import critic, products
 from workbench.critic import value_loss, value_slope
 from workbench.distributions import Categorical, Gaussian
 from workbench.kernels import relu_normalize
@@ -20,6 +23,7 @@ from workbench.surrogate import (
     doubly_clipped_slope,
     doubly_clipped_surrogate,
 )
+from workbench.updates import Clipped, GaussianDescent, UnitBatch, descent, pull_of
 
 BATCH = 2 * BLOCK + 77
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
@@ -133,6 +137,42 @@ def test_linearizations_in_lanes_are_adjoint_and_autograds(n_lanes):
     torch.testing.assert_close(linearization.vjp(cotangents, free), pulled, rtol=1e-11, atol=1e-10)
 
 
+# ---- products ----
+
+
+@pytest.mark.skipif(not products.onednn_works(), reason="oneDNN's products are not used on this processor")
+def test_passes_are_the_same_by_onednn_and_by_torchs_usual_products(monkeypatch):
+    network, values, inputs, cotangents = problem((24, 8), torch.float32)
+    found = []
+    for works in (True, False):
+        monkeypatch.setattr(products, "onednn_works", lambda works=works: works)
+        linearization = Linearization(network, values, inputs)
+        over = Pass(network, inputs)
+        gradient = over.gradient(values, pulled_by(cotangents))
+        parts = (over.outputs(values)[0], gradient, linearization.jvp(values)[0])
+        found.append([part / part.abs().max() for part in parts])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
+
+
+def test_products_take_any_layout_and_no_rows():
+    x, weight, bias = torch.randn(6, 4), torch.randn(5, 4).t(), torch.randn(5)
+    torch.testing.assert_close(products.affine(x, weight, bias), x @ weight + bias)
+    torch.testing.assert_close(products.affine(x[1:4].t(), x[1:4]), x[1:4].t() @ x[1:4])
+    assert products.affine(x[:0], weight, bias).shape == (0, 5)
+
+
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, None])
+def test_onednn_is_left_alone_where_it_fails_or_computes_something_else(monkeypatch, fault):
+    def broken(x, weight, bias):
+        if fault:
+            raise fault("no such operator")
+        return torch.zeros(len(x), weight.shape[1])
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(products, "_onednn", broken)
+    assert not products.onednn_works.__wrapped__()
+
+
 # ---- slopes in closed form ----
 
 
@@ -183,6 +223,48 @@ def test_the_value_slope_is_the_value_losss(clip, huber_delta):
     old, targets = predictions.detach() + 0.3 * torch.randn(2000).double(), torch.randn(2000, dtype=torch.float64)
     loss = value_loss(predictions, old, targets, clip=clip, huber_delta=huber_delta)
     (expected,) = torch.autograd.grad(loss, predictions)
-    losses, slope = value_slope(predictions.detach(), old, targets, clip=clip, huber_delta=huber_delta)
-    torch.testing.assert_close(slope / 2000, expected, rtol=0, atol=1e-15)
-    torch.testing.assert_close(losses.mean(), loss.detach(), rtol=0, atol=1e-15)
+    for found in (value_slope, critic._value_slope):  # compiled, and for other devices
+        losses, slope = found(predictions.detach(), old, targets, clip=clip, huber_delta=huber_delta)
+        torch.testing.assert_close(slope / 2000, expected, rtol=0, atol=1e-15)
+        torch.testing.assert_close(losses.mean(), loss.detach(), rtol=0, atol=1e-15)
+
+
+def test_the_value_slope_keeps_what_is_not_a_number():
+    predictions, zeros = torch.tensor([math.nan, 1.0, math.inf]), torch.zeros(3)
+    losses, slope = value_slope(predictions, zeros, zeros, clip=None, huber_delta=None)
+    assert losses.tolist()[1:] == [0.5, math.inf]
+    assert losses.isnan().tolist() == slope.isnan().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("std", ["sigmoid", "exp"])
+@pytest.mark.parametrize("epsilon", [0.1, math.inf])
+@pytest.mark.parametrize("present", [True, False])
+def test_the_compiled_descent_of_a_gaussian_is_the_surrogates(std, epsilon, present):
+    head, n = Gaussian(3, std), 500
+    draw = torch.Generator().manual_seed(0)
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    outputs, free = drawn(3, n).t(), drawn(3)
+    actions = head.sample(head.parameters(outputs, free), drawn(n, 3))
+    old = head.log_prob(head.parameters(outputs + 0.1 * drawn(n, 3), free), actions)
+    batch = UnitBatch(actions, actions, old, drawn(n), weights=(drawn(n) > 0).double() if present else None)
+    slope = Clipped(epsilon)
+    assert isinstance(pull_of(head, slope, batch, 0.3), GaussianDescent)
+    for rows in (slice(0, n), slice(100, 350)):
+        found = pull_of(head, slope, batch, 0.3)(rows, outputs[rows], free)
+        expected = descent(head, slope, batch, 0.3, rows, outputs[rows], free)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+    stopped = float((found[0] == 0).all(1).double().mean())
+    assert 0.05 < stopped < 0.95 if epsilon < 1 or present else stopped == 0
+
+
+@pytest.mark.parametrize("where", ["old_log_probs", "m_factors"])
+def test_the_compiled_descent_keeps_what_is_not_a_number(where):
+    outputs, draw = torch.zeros(4, 2), torch.ones(4)
+    batch = UnitBatch(outputs, outputs, draw, draw)
+    batch = dataclasses.replace(batch, **{where: torch.tensor([1.0, math.nan, 1.0, 1.0])})
+    by_outputs, by_free = pull_of(Gaussian(2), Clipped(0.2), batch, 0.0)(slice(0, 4), outputs + 1, torch.zeros(2))
+    assert by_outputs.isnan().all(1).tolist() == [False, True, False, False]
+    assert by_free.isnan().all()

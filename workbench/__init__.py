@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.reference import reference_settings
     from workbench.sweeps.recording import record
     from workbench.sweeps.search import Search
+    from workbench.sweeps.study import Study
     from workbench.sweeps.sweep import Sweep
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "Search",
     "Session",
     "Snapshots",
+    "Study",
     "Sweep",
     "__version__",
     "envs",
@@ -64,6 +66,7 @@ _LAZY = {
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
     "Search": "workbench.sweeps.search",
+    "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",
     "record": "workbench.sweeps.recording",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),

@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_arguments(sweeping)
     sweeping.set_defaults(act=command.sweep)
 
+    studying = commands.add_parser("study", help="do what a study lacks; what has finished is kept and never repeated")
+    command.add_study_arguments(studying)
+    studying.set_defaults(act=command.study)
+
     options = parser.parse_args(arguments)
     try:
         return options.act(options) or 0

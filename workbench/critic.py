@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workbench.kernels import slope_of_value
+
 
 @dataclass(frozen=True, slots=True)
 class ValueNormalizer:
@@ -99,6 +101,24 @@ def value_slope(
     huber_delta: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The terms whose mean is ``value_loss``, and their derivatives in the predictions; arguments as there."""
+    if predictions.device.type != "cpu":
+        return _value_slope(predictions, old_predictions, targets, clip=clip, huber_delta=huber_delta)
+    losses, slopes = torch.empty_like(predictions), torch.empty_like(predictions)
+    near, delta = (math.inf if bound is None else bound for bound in (clip, huber_delta))
+    seen = predictions.numpy(), old_predictions.numpy(), targets.numpy()
+    slope_of_value(*seen, near, delta, losses.numpy(), slopes.numpy())
+    return losses, slopes
+
+
+def _value_slope(
+    predictions: Tensor,
+    old_predictions: Tensor,
+    targets: Tensor,
+    *,
+    clip: float | None,
+    huber_delta: float | None,
+) -> tuple[Tensor, Tensor]:
+    """``value_slope`` on any device."""
 
     def slope(error: Tensor) -> Tensor:
         return error if huber_delta is None else error.clamp(-huber_delta, huber_delta)

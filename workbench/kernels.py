@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
+from workbench.distributions import LOG_SQRT_2PI
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -109,9 +111,84 @@ def pull_slope(cotangent: Any, slope: Any, normalized: Any) -> None:
 
 
 @compiled
-def slope_of(hidden: Any, inverse_deviation: Any) -> None:
-    """D = 1{a > 0}·ρ, in place in ``hidden`` (n, width)."""
+def slope_of(hidden: Any, inverse_deviation: Any, slope: Any) -> None:
+    """D = 1{a > 0}·ρ, of ``hidden`` a and ρ as ``relu_normalize`` leaves them, written into ``slope`` (n, width)."""
     zero = hidden.dtype.type(0)
     for i in range(hidden.shape[0]):
         for j in range(hidden.shape[1]):
-            hidden[i, j] = inverse_deviation[i] if hidden[i, j] > zero else zero
+            slope[i, j] = inverse_deviation[i] if hidden[i, j] > zero else zero
+
+
+@compiled
+def pull_clipped_gaussian(
+    means: Any,
+    free: Any,
+    sigmoid: bool,
+    actions: Any,
+    old_log_probs: Any,
+    m_factors: Any,
+    weights: Any,
+    epsilon: float,
+    scale: float,
+    entropy_coef: float,
+    by_means: Any,
+    by_free: Any,
+) -> None:
+    """∂/∂(μ, ℓ) of s·Σ_b w_b·(min(r·M, clip(r, 1 ± ε)·M) + c·H),  r = N(a; μ, σ(ℓ)²)/π_old, in one pass.
+
+    means          (dim, n) μ, on its side
+    free           (dim,) ℓ, of which σ = ½·sigmoid(ℓ), or else exp(ℓ)
+    actions        (n, dim)
+    old_log_probs  (n,), as are ``m_factors`` M and ``weights`` w
+    epsilon        ε; inf: no clip
+    by_means       (dim, n), written, as is ``by_free`` (dim,)
+    """
+    one, half, zero = means.dtype.type(1), means.dtype.type(0.5), means.dtype.type(0)
+    low, high, share = means.dtype.type(1 - epsilon), means.dtype.type(1 + epsilon), means.dtype.type(scale)
+    dim, n = means.shape
+    precision, slope = np.empty_like(free), np.empty_like(free)
+    constant, bonus = zero, zero
+    for d in range(dim):
+        std = half / (one + np.exp(-free[d])) if sigmoid else np.exp(free[d])
+        precision[d] = one / std
+        slope[d] = one - (std + std) if sigmoid else one  # σ'(ℓ)/σ
+        constant += np.log(std) + means.dtype.type(LOG_SQRT_2PI)
+        by_free[d] = zero
+    for i in range(n):
+        squares = zero
+        for d in range(dim):
+            z = (actions[i, d] - means[d, i]) * precision[d]
+            by_means[d, i] = z
+            squares += z * z
+        r = np.exp(-half * squares - constant - old_log_probs[i])
+        # What is not finite stays so in either case.
+        unclipped = r * m_factors[i] <= min(max(r, low), high) * m_factors[i]
+        pull = r * (m_factors[i] if unclipped else zero * m_factors[i]) * weights[i] * share
+        bonus += weights[i]
+        for d in range(dim):
+            z = by_means[d, i]
+            by_means[d, i] = pull * z * precision[d]
+            by_free[d] += pull * (z * z - one)
+    for d in range(dim):
+        by_free[d] = (by_free[d] + bonus * share * means.dtype.type(entropy_coef)) * slope[d]
+
+
+@compiled
+def slope_of_value(
+    predictions: Any, old: Any, targets: Any, clip: float, huber_delta: float, losses: Any, slopes: Any
+) -> None:
+    """``workbench.critic.value_slope`` in one pass, into ``losses`` and ``slopes``; inf for None. All are (n,)."""
+    half, zero = predictions.dtype.type(0.5), predictions.dtype.type(0)
+    near, delta = predictions.dtype.type(clip), predictions.dtype.type(huber_delta)
+    for i in range(predictions.shape[0]):
+        error = predictions[i] - targets[i]
+        moved = predictions[i] - old[i]
+        slope = delta if error > delta else (-delta if error < -delta else error)
+        loss = half * error * error if abs(error) <= delta else delta * (abs(error) - half * delta)
+        held = near if moved > near else (-near if moved < -near else moved)
+        other = abs(old[i] + held - targets[i])
+        kept = half * other * other if other <= delta else delta * (other - half * delta)
+        if abs(moved) > near and kept > loss:
+            loss, slope = kept, zero
+        losses[i] = loss
+        slopes[i] = slope

@@ -21,17 +21,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from workbench.kernels import pull_relu_normalize, pull_slope, push_slope, relu_normalize, slope_of
 from workbench.networks import LAYER_NORM_EPS, Folded, Mlp
+from workbench.products import affine
 
-BLOCK = 1024  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
+BLOCK = 2048  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
 LEAST_ROWS = 256  # a lane is not worth waking for fewer
 
+Array = npt.NDArray[Any]
 Pull = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _lanes: ContextVar[int] = ContextVar("lanes", default=1)
@@ -59,7 +62,7 @@ if hasattr(os, "register_at_fork"):  # the threads of a pool do not survive a fo
 def shares(n_rows: int, n_lanes: int | None = None) -> list[list[slice]]:
     """Which rows each lane takes, in blocks of nearly equal size.
 
-    >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(4000, n_lanes=2)]
+    >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(8000, n_lanes=2)]
     ([[slice(0, 5, None)]], [2, 2])
     """
     n_lanes = max(1, min(_lanes.get() if n_lanes is None else n_lanes, n_rows // LEAST_ROWS))
@@ -85,6 +88,14 @@ def _in_lanes(work: Callable[[int], None], n_lanes: int) -> None:
         other.result()
 
 
+class _Layer(NamedTuple):
+    """a = relu(h) and x = LN(a), each (n, width), and x's inverse deviation ρ (n,): of a block, for the way back."""
+
+    hidden: Array
+    normalized: Array
+    inverse_deviation: Array
+
+
 class _Room:
     """Where one lane keeps the activations of a block, and adds up its part of a gradient."""
 
@@ -93,11 +104,8 @@ class _Room:
             return torch.empty(*shape, dtype=dtype)
 
         hidden = network.hidden_sizes
-        self.hidden = [empty(rows, width) for width in hidden]
         self.normalized = [empty(rows, width) for width in hidden]
         self.inverse_deviation = [empty(rows) for _ in hidden]
-        self.cotangents = [empty(rows, width) for width in hidden]
-        self.outputs = empty(network.n_outputs, rows)
         widths = (network.n_inputs, *hidden)
         # The last layer is kept on its side: products with a few columns are slow, with a few rows they are not.
         self.weights = [empty(n, m) for n, m in zip(widths, hidden, strict=False)]
@@ -160,7 +168,7 @@ class Pass:
             @torch.no_grad()
             def work(lane: int) -> None:
                 for rows in self._shares[lane]:
-                    found[:, rows] = self._forward(rooms[lane], rows, weights, biases)
+                    found[:, rows] = self._forward(rooms[lane], rows, weights, biases)[1]
 
             _in_lanes(work, len(self._shares))
         return found.t(), folded.free
@@ -181,46 +189,49 @@ class Pass:
                 room = rooms[lane]
                 room.clear()
                 for rows in self._shares[lane]:
-                    outputs = self._forward(room, rows, weights, biases)
+                    layers, outputs = self._forward(room, rows, weights, biases)
                     by_outputs, by_free = pull(rows, outputs.t(), folded.free)
                     room.free += by_free
-                    self._back(room, rows, by_outputs.t().contiguous(), weights[-1], turned)
+                    self._back(room, rows, layers, by_outputs.t().contiguous(), weights[-1], turned)
 
             _in_lanes(work, len(self._shares))
             by_weights, by_biases, by_free = (_added([getattr(room, name) for room in rooms]) for name in _TOTALS)
         by_weights[-1] = by_weights[-1].t()
         return self.network.unfold(values, by_weights, by_biases, by_free[0])
 
-    def _layers(self, room: _Room, rows: slice) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """(a, x, ρ, room for cotangents) of each hidden layer, as long as the block is."""
-        n = rows.stop - rows.start
-        kept = zip(room.hidden, room.normalized, room.inverse_deviation, room.cotangents, strict=True)
-        return [(a[:n], x[:n], rho[:n], back[:n]) for a, x, rho, back in kept]
-
-    def _forward(self, room: _Room, rows: slice, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-        """Outputs of a block on their side, (n_outputs, n)."""
-        x = self._inputs[rows]
-        for weight, bias, (hidden, normalized, rho, _) in zip(weights, biases, self._layers(room, rows), strict=False):
-            torch.addmm(bias, x, weight, out=hidden)
-            relu_normalize(hidden.numpy(), normalized.numpy(), rho.numpy(), LAYER_NORM_EPS)
+    def _forward(
+        self, room: _Room, rows: slice, weights: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> tuple[list[_Layer], Tensor]:
+        """What the hidden layers of a block leave, and its outputs on their side, (n_outputs, n)."""
+        x, n = self._inputs[rows], rows.stop - rows.start
+        layers = []
+        for index, weight in enumerate(weights[:-1]):
+            hidden, normalized = affine(x, weight, biases[index]), room.normalized[index][:n]
+            layer = _Layer(hidden.numpy(), normalized.numpy(), room.inverse_deviation[index][:n].numpy())
+            relu_normalize(layer.hidden, layer.normalized, layer.inverse_deviation, LAYER_NORM_EPS)
+            layers.append(layer)
             x = normalized
-        return torch.addmm(biases[-1], weights[-1], x.t(), out=room.outputs[:, : len(x)])
+        return layers, torch.addmm(biases[-1], weights[-1], x.t())
 
-    def _back(self, room: _Room, rows: slice, by_outputs: Tensor, last: Tensor, turned: Sequence[Tensor]) -> None:
+    def _back(
+        self,
+        room: _Room,
+        rows: slice,
+        layers: Sequence[_Layer],
+        by_outputs: Tensor,
+        last: Tensor,
+        turned: Sequence[Tensor],
+    ) -> None:
         """Add a block's part of the gradient to the room's totals; ``by_outputs`` is (n_outputs, n)."""
-        layers = self._layers(room, rows)
-        x = [self._inputs[rows], *(normalized for _, normalized, _, _ in layers)]
+        x = [self._inputs[rows], *(normalized[: rows.stop - rows.start] for normalized in room.normalized)]
         room.weights[-1].addmm_(by_outputs, x[-1])
         room.biases[-1] += by_outputs.sum(1)
+        cotangent = None
         for index in reversed(range(len(layers))):
-            hidden, normalized, rho, cotangent = layers[index]
-            if index == len(layers) - 1:
-                torch.mm(by_outputs.t(), last, out=cotangent)
-            else:
-                torch.mm(layers[index + 1][3], turned[index + 1], out=cotangent)
-            total = room.biases[index].numpy()
-            pull_relu_normalize(cotangent.numpy(), hidden.numpy(), normalized.numpy(), rho.numpy(), total)
-            room.weights[index].addmm_(x[index].t(), cotangent)
+            cotangent = torch.mm(by_outputs.t(), last) if cotangent is None else affine(cotangent, turned[index + 1])
+            a, normalized, rho = layers[index]
+            pull_relu_normalize(cotangent.numpy(), a, normalized, rho, room.biases[index].numpy())
+            room.weights[index] += affine(x[index].t(), cotangent)
 
 
 _TOTALS = ("weights", "biases", "free")
@@ -255,18 +266,15 @@ class Linearization:
         self._normalized = [inputs, *(inputs.new_empty(len(inputs), width) for width in network.hidden_sizes)]
         self._slopes = [torch.empty_like(x) for x in self._normalized[1:]]
         self.outputs = inputs.new_empty(network.n_outputs, len(inputs)).t()
-        # Room for the products' activations: fresh pages for each would take as long as the arithmetic.
-        self._room = [torch.empty_like(x) for x in self._slopes]
         last = folded.weights[-1].t().contiguous()
 
         def work(rows: slice) -> None:
             for index, slope in enumerate(self._slopes):
                 x, normalized = self._normalized[index], self._normalized[index + 1]
                 weight, bias = folded.weights[index], folded.biases[index]
-                hidden, rho = slope[rows], x.new_empty(rows.stop - rows.start)
-                torch.addmm(bias, x[rows], weight, out=hidden)
+                hidden, rho = affine(x[rows], weight, bias.squeeze(0)), x.new_empty(rows.stop - rows.start)
                 relu_normalize(hidden.numpy(), normalized[rows].numpy(), rho.numpy(), LAYER_NORM_EPS)
-                slope_of(hidden.numpy(), rho.numpy())
+                slope_of(hidden.numpy(), rho.numpy(), slope[rows].numpy())
             torch.addmm(folded.biases[-1].t(), last, self._normalized[-1][rows].t(), out=self.outputs[rows].t())
 
         self._in_blocks(work)
@@ -296,11 +304,11 @@ class Linearization:
 
         def work(rows: slice) -> None:
             through = None
-            for index, room in enumerate(self._room):
-                moved = torch.addmm(biases[index], self._normalized[index][rows], weights[index], out=room[rows])
+            for index, slope in enumerate(self._slopes):
+                moved = affine(self._normalized[index][rows], weights[index], biases[index])
                 if through is not None:
-                    moved.addmm_(through, self._centred[index - 1])
-                push_slope(moved.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
+                    moved += affine(through, self._centred[index - 1])
+                push_slope(moved.numpy(), slope[rows].numpy(), self._normalized[index + 1][rows].numpy())
                 through = moved
             out = torch.addmm(biases[-1], weights[-1], self._normalized[-1][rows].t(), out=found[rows].t())
             if through is not None and last is not None:
@@ -330,10 +338,10 @@ class Linearization:
         """Add a block's part of Jᵀ·u to the room's totals; ``by_outputs`` is (n_outputs, n)."""
         room.weights[-1].addmm_(by_outputs, self._normalized[-1][rows])
         room.biases[-1] += by_outputs.sum(1)
-        cotangent = by_outputs.t()
-        for index in reversed(range(len(self._room))):
-            pulled = torch.mm(cotangent, self._centred[index].t(), out=self._room[index][rows])
+        pulled = None
+        for index in reversed(range(len(self._slopes))):
+            turned = self._centred[index].t()
+            pulled = torch.mm(by_outputs.t(), turned) if pulled is None else affine(pulled, turned)
             pull_slope(pulled.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
-            room.weights[index].addmm_(self._normalized[index][rows].t(), pulled)
+            room.weights[index] += affine(self._normalized[index][rows].t(), pulled)
             room.biases[index] += pulled.sum(0)
-            cotangent = pulled

@@ -390,7 +390,6 @@ def test_the_players_script_is_sent_once_to_a_page_and_a_thousand_frames_are_lit
     assert sum(opened.received) - before < 1_000_000
 
 
-@pytest.mark.xfail(strict=False, reason="a player taken away while it is being made still complains on the console")
 def test_ten_players_leave_nothing_behind_when_their_cell_runs_again(opened: Playing) -> None:
     page, notebook = opened.page, opened.notebook
     assert notebook is not None

@@ -122,7 +122,7 @@ class Batch:
         """How far it has come, whoever works on it."""
         if self._work is not None and self._work.progress is not None and self.running:
             return self._work.progress
-        statuses = [results.status_of(self._place(run)) for run in self.plan.runs]
+        statuses = [self._status(run) for run in self.plan.runs]
         count = statuses.count
         return Progress(
             total=len(statuses),
@@ -201,7 +201,7 @@ class Batch:
     @property
     def finished(self) -> bool:
         """Whether every run is."""
-        return all((self._place(run) / layout.FINISHED).exists() for run in self.plan.runs)
+        return all(self._status(run) == "finished" for run in self.plan.runs)
 
     def label(self, run: Run) -> str:
         """A run in the words of what is swept."""
@@ -212,7 +212,7 @@ class Batch:
 
     def _nothing_left(self) -> bool:
         """Whether every run is at its end, so that no cluster is needed."""
-        return all(results.status_of(self._place(run)) in results.ENDS for run in self.plan.runs)
+        return all(self._status(run) in results.ENDS for run in self.plan.runs)
 
     def _begin(self, engine: Engine) -> None:
         """Give it the first runs."""
@@ -228,6 +228,10 @@ class Batch:
 
     def _place(self, run: Run) -> Path:
         return layout.run_directory(self.directory, run.name)
+
+    def _status(self, run: Run) -> str:
+        """How far a run has come: one of ``results.STATUSES``."""
+        return results.status_of(self._place(run))
 
     def _write_down(self, retry_failed: bool) -> None:
         """Add what this sweep asks for to what was asked for before; clear failures that are to be tried again."""

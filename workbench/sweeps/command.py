@@ -1,14 +1,20 @@
-"""``python -m workbench sweep``: a sweep without a notebook; the exit status tells whether all finished."""
+"""``python -m workbench sweep`` and ``study``: without a notebook; the exit status tells whether all finished."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import yaml
+
 from workbench.errors import WorkbenchError
+from workbench.sweeps.batch import Batch
 from workbench.sweeps.spec import read_spec
+from workbench.sweeps.study import Study
 
 FINISHED, UNFINISHED, INTERRUPTED = 0, 1, 130
 
@@ -30,21 +36,74 @@ def sweep(options: argparse.Namespace) -> int:
     print(planned)
     if options.plan:
         return FINISHED
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    return _run(planned, lambda: planned.run(**where, retry_failed=options.retry_failed))
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``study`` takes."""
+    parser.add_argument("directory", help="with a spec.yaml; runs that have finished are kept in it: data/results")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME=VALUE[,VALUE]", help="a part; repeatable")
+    parser.add_argument("--plan", action="store_true", help="only say what is missing, and how long it will take")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, of one thread each (default: 2)")
+    parser.add_argument("--hours", type=float, help="begin no further run after so many")
+    parser.add_argument("--again", action="store_true", help="do runs that are kept once more, and compare")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what has failed by itself")
+
+
+def study(options: argparse.Namespace) -> int:
+    """Do what a study lacks, or do it again; returns the exit status."""
+    planned = Study(options.directory, again=options.again)
+    if only := dict(map(_choice, options.only)):
+        planned = planned.pick(**only)
+    complaints = planned.complaints()
+    for complaint in complaints:
+        print(f"error: {complaint}", file=sys.stderr)
+    print(planned.told(options.workers), flush=True)
+    if complaints:
+        return UNFINISHED
+    if options.plan:
+        return FINISHED
+    status = _run(planned, lambda: planned.run(options.workers, hours=options.hours, retry_failed=options.retry_failed))
+    for label, told in planned.repeated.items():
+        print(f"{label}: {told}")
+    if not options.again:
+        print(planned.told(options.workers))
+    return status
+
+
+def _choice(text: str) -> tuple[str, list[Any]]:
+    """``NAME=VALUE[,VALUE]``, the values as YAML has them."""
+    name, equals, several = text.partition("=")
+    if not equals:
+        raise ValueError(f"--only {text!r}: expected NAME=VALUE, such as --only method=happo,hatrpo --only seed=0")
+    return name, [yaml.safe_load(value) for value in several.split(",")]
+
+
+def _run(batch: Batch, work: Callable[[], object]) -> int:
+    """Do the work of a batch; returns the exit status."""
     try:
-        planned.run(**where, retry_failed=options.retry_failed)
+        with _terminable():
+            work()
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return UNFINISHED
+    print(batch.progress.counts())
+    for label, message in batch.failures.items():
+        print(f"failed: {label}: {message}")
+    return FINISHED if batch.finished else UNFINISHED
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A termination signal is an interrupt here."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(planned.progress.counts())
-    for label, message in planned.failures.items():
-        print(f"failed: {label}: {message}")
-    return FINISHED if planned.finished else UNFINISHED
 
 
 def _interrupt(*_: Any) -> None:

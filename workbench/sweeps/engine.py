@@ -222,6 +222,11 @@ class Engine:
             for name in tuple(self._futures):
                 self._stop(name)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._futures
+
     def prune(self, name: str, message: str) -> None:
         """Stop one run for good, because others are better."""
         self._pruned[name] = message

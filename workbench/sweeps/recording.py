@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from workbench.resume import CheckpointDirectory
 from workbench.statistics.protocol import absolute_metric
 from workbench.sweeps import layout
@@ -87,6 +89,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "train_return": float(ended.iloc[-1]) if len(ended) else None,
         "steered": trainer.steered,
         "fingerprint": trainer.fingerprint(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "train_seconds": seconds,
         "env_steps_per_second": trainer.env_steps / seconds if seconds else None,
     }

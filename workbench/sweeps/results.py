@@ -50,6 +50,11 @@ class RunResult:
     summary: Mapping[str, Any]
     failure: Mapping[str, Any]
 
+    @property
+    def evaluated(self) -> bool:
+        """Whether there are evaluations."""
+        return (self.directory / layout.EVALUATIONS).exists()
+
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """The lines of one of its files."""
         return layout.read_lines(self.directory / KINDS[kind])
@@ -112,7 +117,7 @@ def tabulate(runs: Iterable[RunResult], kind: str | None = None) -> pd.DataFrame
     """The rows of some runs as one table: ``table`` says which."""
     runs = list(runs)
     if kind is None:
-        kind = "evaluations" if any((run.directory / layout.EVALUATIONS).exists() for run in runs) else "iterations"
+        kind = "evaluations" if any(run.evaluated for run in runs) else "iterations"
     if kind not in KINDS:
         raise unknown_name("kind of table", kind, KINDS)
     rows = []

@@ -53,7 +53,7 @@ def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r} to read a sweep from.")
-    given = _parse(path)
+    given = parse(path)
     known = [name for name in inspect.signature(Sweep).parameters if name != "self"]
     for name in given:
         if name not in (*known, *WHERE):
@@ -66,7 +66,8 @@ def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
     return Sweep(paths["notebook"], directory=paths["directory"], **given), where
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The keys of a .yaml or .toml file; ``ValueError`` for what is neither, or holds none."""
     if path.suffix not in (".yaml", ".yml", ".toml"):
         raise ValueError(f"{path.name} is neither .yaml nor .toml; expected one of them.")
     text = path.read_text(encoding="utf-8")

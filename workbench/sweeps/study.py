@@ -1,0 +1,358 @@
+"""``Study``: sweeps whose finished runs are kept with the repository, so that they are done once, in pieces, anywhere.
+
+    study = wb.Study("data/results")                  # reads data/results/spec.yaml
+    study                                             # which runs are there, and how long the others will take
+    study.run(workers=2, hours=3)                     # does what is missing; begins nothing new after three hours
+    study.table("agents")                             # what is there, whoever did it
+    study.pick(method="happo", scenario="Ant")        # a part of it
+    study.complaints()                                # what in the files does not agree with the spec; [] if all does
+
+A study is a directory::
+
+    spec.yaml     notebook, fixed, threads, and sweeps: {name: {grid, zip, seeds, fixed}}, as ``wb.Sweep`` has them
+    runs/         a file for each finished run (``kept.py``), written when it has finished, never again
+    policies/     policies of the best seed of each method and task, for the runs that ``policies`` of the spec names
+
+A run that is under way lives in ``../scratch``, with the checkpoints from which it goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from workbench.errors import unknown_name
+from workbench.sweeps import kept, layout, results, values
+from workbench.sweeps.batch import Batch
+from workbench.sweeps.job import Outcome
+from workbench.sweeps.kept import KeptRun
+from workbench.sweeps.notebook import SEED
+from workbench.sweeps.plan import Plan, Run, expand
+from workbench.sweeps.progress import duration
+from workbench.sweeps.results import IDENTIFYING, RunResult
+from workbench.sweeps.spec import parse
+from workbench.sweeps.work import cores
+
+if TYPE_CHECKING:
+    from workbench.export import Policies
+    from workbench.sweeps.engine import Engine
+
+SPEC, RUNS, POLICIES, SCRATCH = "spec.yaml", "runs", "policies", "scratch"
+KEYS = ("notebook", "fixed", "threads", "policies", "sweeps")
+OF_A_SWEEP = ("grid", "zip", "seeds", "fixed")
+
+
+class Study(Batch):
+    """Several sweeps of one notebook, described in ``directory/spec.yaml``, and what has been finished of them.
+
+    Runs are named and found by all their parameters: one that was kept is never run again, wherever it was done.
+    Shorter runs come first, then every combination with the first seed, with the next, and so on.
+
+    again   do the runs once more, in a place of their own, and compare each with the one that is kept (``repeated``)
+    """
+
+    def __init__(self, directory: str | Path, *, again: bool = False) -> None:
+        self.home = Path(directory).absolute()
+        if not (self.home / SPEC).is_file():
+            raise FileNotFoundError(f"{str(directory)!r} is no study: it has no {SPEC}.")
+        spec = parse(self.home / SPEC)
+        _refuse_unknown(f"key of {SPEC}", spec, KEYS)
+        if not isinstance(spec.get("notebook"), str) or not isinstance(spec.get("sweeps"), dict):
+            raise ValueError(f"{SPEC} needs notebook, a path relative to it, and sweeps, a mapping of names to sweeps.")
+        scratch = self.home.parent / SCRATCH / (self.home.name + ("-again" if again else ""))
+        super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1))
+        self.again = again
+        self.repeated: dict[str, str] = {}
+        self._policies: Mapping[str, Any] | None = spec.get("policies")
+        self._until = float("inf")
+        self.plan = self._planned(spec)
+        defaults = {name: parameter.default for name, parameter in self.notebook.parameters.items()}
+        self._files = _Files(self.home / RUNS, values.canonical(defaults))
+
+    def _planned(self, spec: Mapping[str, Any]) -> Plan:
+        runs: dict[str, Run] = {}
+        seeds: dict[int, None] = {}
+        for name, sweep in spec["sweeps"].items():
+            _refuse_unknown(f"key of the sweep {name} in {SPEC}", sweep, OF_A_SWEEP)
+            plan = expand(self.notebook, **{**sweep, "fixed": {**spec.get("fixed", {}), **sweep.get("fixed", {})}})
+            runs |= {run.name: run for run in plan.runs}
+            seeds |= dict.fromkeys(plan.seeds)
+        order = list(seeds)
+
+        def when(run: Run) -> tuple[float, int]:
+            return run.parameters.get("env_steps", 0), order.index(run.parameters[SEED]) if order else 0
+
+        return Plan(tuple(sorted(runs.values(), key=when)), _swept(runs.values()), tuple(order))
+
+    def pick(self, **only: Any) -> Self:
+        """The study of those runs alone whose parameters have these values, or one of these: ``seed=[0, 1]``."""
+        for name in only:
+            if name not in self.notebook.swept_names:
+                raise unknown_name(f"parameter of {self.notebook.path.name}", name, self.notebook.swept_names)
+        wanted = {name: _several(value) for name, value in only.items()}
+        runs = [run for run in self.plan.runs if all(run.parameters[name] in each for name, each in wanted.items())]
+        if not runs:
+            raise ValueError(f"no run of the study has {only}.")
+        part = copy.copy(self)
+        seeds = tuple(seed for seed in self.plan.seeds if any(run.parameters.get(SEED) == seed for run in runs))
+        part.plan, part.repeated, part._work = Plan(tuple(runs), self.plan.swept, seeds), {}, None
+        return part
+
+    # --- what is there --------------------------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> list[RunResult]:
+        """What each run of the plan has come to; of those that are kept, what their files tell."""
+        found = self._files.of(self.plan.runs)
+        return [
+            kept.read(found[run.name], run.name, run.parameters, self.plan.swept)
+            if run.name in found
+            else results.read_run(self._place(run), run.parameters, self.plan.swept)
+            for run in self.plan.runs
+        ]
+
+    @property
+    def kept(self) -> list[KeptRun]:
+        """The runs of the plan that are kept."""
+        return [run for run in self.runs if isinstance(run, KeptRun)]
+
+    @property
+    def missing(self) -> list[Run]:
+        """The runs of the plan that are not kept."""
+        found = self._files.of(self.plan.runs)
+        return [run for run in self.plan.runs if run.name not in found]
+
+    def policies(self, **only: Any) -> Policies:
+        """The policies that ship of one method on one task: ``study.policies(scenario="Ant", agent_conf="4x2", …)``."""
+        from workbench.export import load_policies
+
+        cells = {_cell_name(run.parameters) for run in self.pick(**only).plan.runs}
+        held = sorted(cell for cell in cells if (self.home / POLICIES / cell).is_dir())
+        if len(held) != 1:
+            there = ", ".join(sorted(path.name for path in (self.home / POLICIES).glob("*"))) or "none"
+            raise ValueError(f"{only} names {len(held)} cells with policies; expected one. There are: {there}.")
+        return load_policies(self.home / POLICIES / held[0])
+
+    def complaints(self) -> list[str]:
+        """What in the files of kept runs does not agree with the spec, or with themselves; [] if all does."""
+        strangers = set(self._files.paths()) - set(self._files.of(self._whole().plan.runs).values())
+        told = [f"{path.name}: the spec has no such run" for path in sorted(strangers)]
+        for run in self.kept:
+            told += [f"{run.path.name}: {problem}" for problem in _problems(run)]
+        return told
+
+    # --- doing it -------------------------------------------------------------------------------------------------
+
+    def run(self, workers: int | None = None, *, hours: float | None = None, **where: Any) -> Self:
+        """Do what is missing, and keep each run when it has finished; ``Batch.run`` has the options.
+
+        hours   after which no further run is begun; those under way come to their ends
+        """
+        self._until = float("inf") if hours is None else time.monotonic() + 3600 * hours
+        return super().run(workers, **where)
+
+    def _status(self, run: Run) -> str:
+        done = self.label(run) in self.repeated if self.again else bool(self._files.of([run]))
+        status = results.status_of(self._place(run))
+        # One that has finished in its own place counts when it is kept, or compared.
+        return "finished" if done else "waiting" if status == "finished" else status
+
+    def _begin(self, engine: Engine) -> None:
+        (self.home / RUNS).mkdir(exist_ok=True)
+        engine.add(self.plan.runs if self.again else self.missing)
+
+    def _ended(self, engine: Engine, run: Run, outcome: Outcome) -> None:
+        if outcome.kind == "finished":
+            self._take(run)
+
+    def _look(self, engine: Engine) -> None:
+        if time.monotonic() > self._until:
+            engine.pause()
+            if engine.idle:
+                engine.cancel()
+
+    def _take(self, run: Run) -> None:
+        """Keep a run that has finished, or compare it with the one that is kept."""
+        table = kept.table_of(self._place(run))
+        record = kept.record_of(self._place(run), table)
+        found = self._files.of([run])
+        if self.again:
+            self.repeated[self.label(run)] = _compared(record, found.get(run.name))
+            shutil.rmtree(self._place(run))  # the next repetition is one, too
+        elif not found:
+            kept.write(self.home / RUNS / kept.file_name(run.name, run.parameters), table, record)
+            self._keep_policies(run, record)
+
+    def _keep_policies(self, run: Run, record: Mapping[str, Any]) -> None:
+        """Export the policies of a run that is the best of its cell so far, where the spec asks for them."""
+        if self._policies is None or not all(
+            run.parameters[name] in _several(value) for name, value in self._policies.items()
+        ):
+            return
+        cell = _cell_name(run.parameters)
+        rivals = [other for other in self._whole().kept if _cell_name(other.parameters) == cell]
+        if record["summary"]["return"] >= max(other.summary["return"] for other in rivals):
+            from workbench.export import export_policies
+            from workbench.recipes import load
+
+            export_policies(load(self._place(run) / layout.CHECKPOINTS), self.home / POLICIES / cell)
+
+    def _whole(self) -> Study:
+        return Study(self.home)
+
+    # --- the plan and its cost ------------------------------------------------------------------------------------
+
+    def estimate(self, workers: int | None = None) -> float | None:
+        """Seconds that what is missing takes on so many workers, by the measured pace of the runs that are kept.
+
+        A run's pace is the median of runs of its method on its task, else of its task, else of all; None if none is
+        known.
+        """
+        known = [(run.parameters, run.record["wall_seconds"]) for run in self._whole().kept]
+        paces = [(given, seconds / _size(given)) for given, seconds in known if seconds]
+        missing = self.missing
+        if not paces:
+            return None if missing else 0.0
+        seconds = sum(_size(run.parameters) * _pace(run.parameters, paces) for run in missing)
+        return seconds / max(1, min(workers or cores(), len(missing)))
+
+    def _lines(self, workers: int | None = None) -> dict[str, str]:
+        n_workers = workers or cores()
+        seconds = self.estimate(n_workers)
+        left = len(self.missing)
+        cost = "nothing" if not left else "not known before a run is finished"
+        if seconds:
+            cost = f"about {duration(seconds)} with {n_workers} workers, by the measured pace of the runs that are kept"
+        steps = sum(_size(run.parameters) for run in self.missing)
+        return {
+            "spec": os.path.relpath(self.home / SPEC),
+            "kept": f"{len(self.plan.runs) - left} of {len(self.plan.runs)} runs",
+            "missing": f"{left} runs, {steps:,.0f} env steps",
+            "will take": cost,
+        }
+
+    def told(self, workers: int | None = None) -> str:
+        """The study in words: what is there, and what is still to come on so many workers."""
+        return "\n".join(f"{name:<12}{text}" for name, text in self._lines(workers).items())
+
+    def __repr__(self) -> str:
+        return self.told()
+
+
+class _Files:
+    """The files of kept runs, and which run each is of; what was read once is remembered while the file is the same.
+
+    A file that was written before the notebook had some parameter is of the run in which that has its default.
+    """
+
+    def __init__(self, directory: Path, defaults: Mapping[str, Any]) -> None:
+        self.directory, self._defaults = directory, defaults
+        self._known: dict[tuple[Path, int], dict[str, Any]] = {}
+
+    def paths(self) -> list[Path]:
+        return sorted(self.directory.glob("[!.]*.parquet"))
+
+    def of(self, runs: Iterable[Run]) -> dict[str, Path]:
+        """{name of the run: its file}, for those of ``runs`` that are there."""
+        held = [(path, self._parameters(path)) for path in self.paths()]
+        found = {}
+        for run in runs:
+            planned = values.canonical(dict(run.parameters))
+            for path, stored in held:
+                if planned == {**{name: self._defaults[name] for name in planned}, **stored}:
+                    found[run.name] = path
+        return found
+
+    def _parameters(self, path: Path) -> dict[str, Any]:
+        key = path, path.stat().st_mtime_ns
+        if key not in self._known:
+            self._known[key] = values.canonical(kept.read_record(path)["parameters"])
+        return self._known[key]
+
+
+def _problems(run: KeptRun) -> list[str]:
+    """What is wrong with a kept run, in words."""
+    table = kept.read_table(run.path)
+    problems = []
+    if kept.digest(table) != run.record["digest"]:
+        problems.append("its rows are not those that were written")
+    settings, parameters = run.record["settings"], run.parameters
+    asked = {name: parameters[name] for name in settings if parameters.get(name) is not None}
+    asked |= parameters.get("settings", {})
+    for name, value in values.canonical(asked).items():
+        if name in settings and settings[name] != value:
+            problems.append(f"it was trained with {name}={settings[name]!r}, the spec has {value!r}")
+    if run.summary.get("steered"):
+        problems.append("it was changed by hand")
+    evaluations = kept.rows_of(table, kept.EVALUATIONS)
+    reached = [row["env_steps"] for row in evaluations]
+    if evaluations and (reached[0] != 0 or reached[-1] < parameters["env_steps"]):
+        problems.append(f"it was evaluated from {reached[0]} to {reached[-1]} env steps")
+    if any(row["return"] is None for row in evaluations):
+        problems.append("an evaluation is not a number")
+    return problems
+
+
+def _compared(record: Mapping[str, Any], path: Path | None) -> str:
+    """A repetition against the run that is kept, in words."""
+    if path is None:
+        return "is not kept yet"
+    before = kept.read_record(path)
+    if record["digest"] == before["digest"] and record["summary"] == before["summary"]:
+        return "the same, bit for bit"
+    others = [
+        f"{name} {before['versions'].get(name)} → {version}"
+        for name, version in record["versions"].items()
+        if before["versions"].get(name) != version
+    ]
+    if record["git"] != before["git"]:
+        others.append("another revision")
+    ends = f"{before['summary'].get('return')} → {record['summary'].get('return')}"
+    return f"DIFFERS: return {ends}; {', '.join(others) or 'same versions and revision'}"
+
+
+def _swept(runs: Iterable[Run]) -> tuple[str, ...]:
+    """The parameters that differ between runs of one method on one task, the seed aside."""
+    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[str, None] = {}
+    for run in runs:
+        first = seen.setdefault(tuple(run.parameters.get(name) for name in IDENTIFYING), dict(run.parameters))
+        found |= dict.fromkeys(
+            name for name, value in run.parameters.items() if name != SEED and first.get(name) != value
+        )
+    return tuple(found)
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return list(value) if isinstance(value, list | tuple | range | set) else [value]
+
+
+def _cell_name(parameters: Mapping[str, Any]) -> str:
+    """A method on a task, with as many env steps, as a directory is called."""
+    task = "-".join(str(parameters[name]) for name in IDENTIFYING[1:] if name in parameters)
+    steps = f"{parameters.get('env_steps', 0):.0e}".replace("e+0", "e")
+    return "_".join(word for word in (task, str(parameters.get("method", "")), steps) if word)
+
+
+def _size(parameters: Mapping[str, Any]) -> float:
+    return float(parameters.get("env_steps") or 1)
+
+
+def _pace(parameters: Mapping[str, Any], paces: Sequence[tuple[Mapping[str, Any], float]]) -> float:
+    for names in (IDENTIFYING, IDENTIFYING[1:], ()):
+        alike = [pace for given, pace in paces if all(given.get(name) == parameters.get(name) for name in names)]
+        if alike:
+            return statistics.median(alike)
+    raise AssertionError("no pace is known")  # the last of the names matches all
+
+
+def _refuse_unknown(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise unknown_name(what, name, known)
