@@ -12,11 +12,11 @@ PYTHON ?=
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint types format bench stress clean
+.PHONY: help lab test lint types format docs bench stress coverage clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # As the address to open rather than as an argument, so that it is also in the address that --no-browser prints.
 QUICKSTART := notebooks/01_quickstart.ipynb
@@ -43,11 +43,17 @@ format: $(VENV)/installed-dev ## put style and layout right
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
+docs: $(VENV)/installed-docs ## write the documentation to build/docs/index.html; a warning is an error
+	$(PY) -m mkdocs build --strict
+
 bench: $(VENV)/installed ## how fast this machine is: raw physics, stepping, training
 	$(PY) -m workbench bench $(ARGS)
 
 stress: $(VENV)/installed-test ## the long trials that `make test` leaves out
 	$(PY) -m pytest -m stress $(ARGS)
+
+coverage: $(VENV)/installed-test ## which lines of the code the tests reach
+	$(PYTEST) --cov=workbench --cov-report=term:skip-covered $(ARGS)
 
 clean: ## remove the environment and all caches; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -189,6 +189,21 @@ def test_the_direction_test_bites(path: str, source: str, broken: bool) -> None:
     assert bool(broken_directions(list(imports_of(PACKAGE / path, source)))) is broken
 
 
+def test_the_architecture_page_shows_this_map() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*?) ?\|$", page, re.MULTILINE)
+    assert [module for module, _, _ in rows] == list(LAYERS)
+    also = {module: extra for module, _, extra in rows}
+    untold = [
+        f"{layer}: {package}"
+        for package, layers in CONFINED.items()
+        for layer in layers
+        if not re.search(rf"\b{package}\b", also[layer], re.IGNORECASE)
+    ]
+    assert untold == []
+    assert {layer for layer, extra in also.items() if "within" in extra} == set(SHOW_THEMSELVES)
+
+
 def test_packages_are_imported_only_where_they_belong() -> None:
     strays = [str(each) for each in ALL_IMPORTS if each.layer not in CONFINED.get(each.target, {each.layer})]
     assert strays == []
