@@ -27,7 +27,7 @@ lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart (ARGS=-
 # Two processes, a file of tests to each; one thread in each, or they fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test: $(VENV)/installed-test ## set up, then pass every test and every notebook (ARGS="-k theory" picks some)
+test: $(VENV)/installed-test $(VENV)/older-ipykernel/installed ## set up, then pass every test and every notebook (ARGS="-k theory" picks some)
 	$(PYTEST) $(ARGS)
 	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then \
 		echo "$(PYTEST) --nbval $$*"; $(PYTEST) --nbval "$$@"; fi
@@ -68,6 +68,12 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 $(VENV)/installed-%: $(VENV)/created pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[$*]"
 	@touch $(VENV)/installed $@
+
+# A second ipykernel, in a folder of its own, for the panel to be tested in as well. Without it those tests are skipped.
+OLDER := tests/jupyter/older-ipykernel.txt
+$(VENV)/older-ipykernel/installed: $(OLDER) $(VENV)/created
+	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -q --upgrade --no-deps --target $(@D) -r $(OLDER) && \
+		touch $@ || echo "$(OLDER) could not be installed; the tests that need it are skipped." >&2
 
 # An environment that is there and has pip is kept. Debian splits ensurepip off, and then the system's pip seeds ours.
 $(VENV)/created:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kernels import folder_of_specs
 from lab import Server
 from playwright.sync_api import Browser, sync_playwright
 from sessions import SECONDS, make_trainer
@@ -35,7 +36,8 @@ def open_session() -> Iterator[Callable[..., Session]]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Jupyter server with JupyterLab and Notebook, and a folder of its own."""
-    server = Server(tmp_path_factory.mktemp("jupyter"))
+    folder = tmp_path_factory.mktemp("jupyter")
+    server = Server(folder, environment={"JUPYTER_PATH": str(folder_of_specs(folder / "specs"))})
     yield server
     server.stop()
 

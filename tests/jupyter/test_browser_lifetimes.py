@@ -1,4 +1,4 @@
-"""What becomes of the panel when the page is loaded again, the kernel is gone, the cell is deleted."""
+"""What becomes of the panel when the page is loaded again, the kernel is gone, the cell is deleted, there are many."""
 
 from __future__ import annotations
 
@@ -57,19 +57,6 @@ def test_the_panel_outlives_a_reload_and_the_record_the_kernel(page: Page, serve
     image = page.locator(".jp-OutputArea-child .plot-img, .jp-OutputArea-child .js-plotly-plot").first
     expect(image).to_be_visible(timeout=60 * SECONDS)
     expect(page.locator(".wb-buttons")).to_have_count(0)
-
-
-def test_after_a_restart_the_page_says_that_nobody_answers(page: Page, server: Server) -> None:
-    panel = opened(page, server, "restart.ipynb", [CELL])
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
-    panel.notebook._wait("app => app.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
-    if panel.button("run").count():
-        panel.button("run").click()
-        expect(panel.message()).to_contain_text("The kernel does not answer")
-    panel.notebook.run(0)
-    panel.figure().first.wait_for()
-    panel.button("step iteration").last.click()
-    expect(page.locator(".wb-where").last).to_contain_text("iteration 1 ")
 
 
 def test_a_second_view_a_cleared_output_and_a_deleted_cell(page: Page, server: Server) -> None:
