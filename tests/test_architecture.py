@@ -52,6 +52,7 @@ LAYERS = (
     "recipes",
     "experiments",
     "training",
+    "tutorials",
     "statistics",
     "sweeps",
     "bench_processes",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+from pathlib import Path
 from typing import Any
 
+from workbench import tutorials
 from workbench.bench import TASKS, bench
 from workbench.sweeps import command
 from workbench.training import train
@@ -43,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_study_arguments(studying)
     studying.set_defaults(act=command.study)
 
+    copying = commands.add_parser("notebooks", help="copy the tutorials, and the data that they read, to a directory")
+    copying.add_argument("directory", help="made if it is not there; files there that differ are left alone")
+    copying.set_defaults(act=_notebooks)
+
     options = parser.parse_args(arguments)
     try:
         return options.act(options) or 0
@@ -67,6 +73,14 @@ def _train(options: argparse.Namespace) -> None:
         reference=options.reference,
         settings=dict(map(_setting, options.set)),
     )
+
+
+def _notebooks(options: argparse.Namespace) -> None:
+    copied, kept = tutorials.copy(options.directory)
+    for path in kept:
+        print(f"left alone, since it was changed: {path}")
+    print(f"{sum(path.suffix == '.ipynb' for path in copied)} notebooks copied. Begin with")
+    print(f'  jupyter lab "{Path(options.directory) / tutorials.FIRST}"')
 
 
 def _setting(text: str) -> tuple[str, Any]:
