@@ -27,10 +27,9 @@ lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart (ARGS=-
 # Two processes, a file of tests to each; one thread in each, or they fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test: $(VENV)/installed-test $(VENV)/older-ipykernel/installed ## set up, then pass every test and every notebook (ARGS="-k theory" picks some)
+test: $(VENV)/installed-test $(VENV)/older-ipykernel/installed ## set up, then pass every test and every notebook (ARGS="-k theory": some tests only)
 	$(PYTEST) $(ARGS)
-	@set -- notebooks/*.ipynb; if [ -e "$$1" ]; then \
-		echo "$(PYTEST) --nbval $$*"; $(PYTEST) --nbval "$$@"; fi
+	$(if $(ARGS),,$(PYTEST) --nbval notebooks/*.ipynb)
 
 lint: $(VENV)/installed-dev ## check style and layout
 	$(PY) -m ruff check

@@ -121,6 +121,13 @@ def test_make_lists_every_target() -> None:
     assert re.findall(r"^  make (\w+)", make(), re.MULTILINE) == phony[1].split()
 
 
+def test_some_tests_are_run_without_the_notebooks() -> None:
+    assert "--nbval notebooks/*.ipynb" in make("-n", "test")
+    some = make("-n", "test", "ARGS=-k 'theory or envs'")
+    assert "loadfile -k 'theory or envs'" in some
+    assert "nbval" not in some
+
+
 def test_lab_opens_the_quickstart_on_the_loopback_and_loosens_nothing() -> None:
     launch = make("-n", "lab", "ARGS=--no-browser").splitlines()[-1]
     assert "notebooks/01_quickstart.ipynb" in launch
@@ -143,6 +150,24 @@ def test_ci_ends_in_the_command_that_users_run() -> None:
     subprocess.run(["bash", "-n", script], check=True)
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
     assert {"run": "bash .ci/run"} in workflow["jobs"]["test"]["steps"]
+
+
+def test_forms_for_issues_can_be_filled_in() -> None:
+    forms = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
+    assert len(forms) == 2
+    for path in forms:
+        form = yaml.safe_load(path.read_text("utf-8"))
+        assert {"name", "description", "body"} <= form.keys()
+        names = [part["id"] for part in form["body"]]
+        assert len(set(names)) == len(names)
+
+
+def test_hooks_before_a_commit_run_what_ci_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    entries = " ".join(hook["entry"] for hook in repository["hooks"])
+    for tool in ("ruff check", "ruff format", "mypy"):
+        assert f".venv/bin/{tool}" in entries
+    assert all((ROOT / path).is_file() for path in re.findall(r"tests/\w+\.py", entries))
 
 
 # ---- notebooks ----
