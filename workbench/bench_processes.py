@@ -51,14 +51,14 @@ class Footprint:
 
 
 def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
-    """Measure two seeds of ``plan`` side by side; a round's time is that of the slower one.
+    """Measure two seeds of ``plan`` side by side, each by its own clock.
 
     plan     scenario, agent_conf, options, n_envs, and HAPPO's settings
     physics  measures the raw limit once
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     found: dict[str, list[float]] = {"training": [], "physics": []}
-    n_iterations = 2
+    n_iterations = 3
     with contextlib.ExitStack() as stack:
         plans = [{**plan, "seed": seed, "single": True, "core": cores[seed : seed + 1]} for seed in range(2)]
         runs = [stack.enter_context(_training(each)) for each in plans]
@@ -66,11 +66,10 @@ def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], f
             run.answer()  # is warm
         for _ in range(rounds):
             found["physics"].append(physics())
-            started = time.perf_counter()
             for run in runs:
                 run.ask(n_iterations)
-            steps = sum(run.answer()["env_steps"] for run in runs)
-            found["training"].append(steps / (time.perf_counter() - started))
+            answers = [run.answer() for run in runs]
+            found["training"].append(sum(answer["env_steps"] / answer["seconds"] for answer in answers))
     return SeedsTogether(**{name: statistics.median(rates) for name, rates in found.items()}, rounds=found)
 
 
@@ -143,16 +142,13 @@ def train_when_asked() -> None:
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in plan["settings"].items()}
     trainer = recipes.happo(env, seed=plan["seed"], **settings, **threads)
     trainer.iterate()
-    _say(0)
+    print(json.dumps({}), flush=True)
     for line in sys.stdin:
-        before = trainer.env_steps
+        before, started = trainer.env_steps, time.perf_counter()
         for _ in range(int(line)):
             trainer.iterate()
-        _say(trainer.env_steps - before)
-
-
-def _say(env_steps: int) -> None:
-    print(json.dumps({"env_steps": env_steps, "peak_memory_mb": _peak_memory_mb()}), flush=True)
+        answer = {"env_steps": trainer.env_steps - before, "seconds": time.perf_counter() - started}
+        print(json.dumps({**answer, "peak_memory_mb": _peak_memory_mb()}), flush=True)
 
 
 def _peak_memory_mb() -> float:

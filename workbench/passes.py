@@ -88,6 +88,30 @@ def _in_lanes(work: Callable[[int], None], n_lanes: int) -> None:
         other.result()
 
 
+def _sum_in_lanes(part: Callable[[int, slice], list[Tensor]], shared: list[list[slice]]) -> list[Tensor]:
+    """Σ ``part(lane, rows)`` over all blocks, in memory of their own: each lane's first, then over the lanes."""
+    sums: list[list[Tensor]] = [[] for _ in shared]
+
+    @torch.no_grad()
+    def work(lane: int) -> None:
+        for rows in shared[lane]:
+            _add(sums[lane], part(lane, rows))
+
+    _in_lanes(work, len(shared))
+    total: list[Tensor] = []
+    for each in sums:
+        _add(total, each)
+    return total
+
+
+def _add(total: list[Tensor], parts: list[Tensor]) -> None:
+    if not total:
+        total.extend(parts)
+        return
+    for whole, part in zip(total, parts, strict=True):
+        whole += part
+
+
 class _Layer(NamedTuple):
     """a = relu(h) and x = LN(a), each (n, width), and x's inverse deviation ρ (n,): of a block, for the way back."""
 
@@ -97,25 +121,11 @@ class _Layer(NamedTuple):
 
 
 class _Room:
-    """Where one lane keeps the activations of a block, and adds up its part of a gradient."""
+    """Where one lane keeps the activations of a block."""
 
     def __init__(self, network: Mlp, rows: int, dtype: torch.dtype) -> None:
-        def empty(*shape: int) -> Tensor:
-            return torch.empty(*shape, dtype=dtype)
-
-        hidden = network.hidden_sizes
-        self.normalized = [empty(rows, width) for width in hidden]
-        self.inverse_deviation = [empty(rows) for _ in hidden]
-        widths = (network.n_inputs, *hidden)
-        # The last layer is kept on its side: products with a few columns are slow, with a few rows they are not.
-        self.weights = [empty(n, m) for n, m in zip(widths, hidden, strict=False)]
-        self.weights.append(empty(network.n_outputs, widths[-1]))
-        self.biases = [empty(width) for width in (*hidden, network.n_outputs)]
-        self.free = empty(network.n_free)
-
-    def clear(self) -> None:
-        for total in (*self.weights, *self.biases, self.free):
-            total.zero_()
+        self.normalized = [torch.empty(rows, width, dtype=dtype) for width in network.hidden_sizes]
+        self.inverse_deviation = [torch.empty(rows, dtype=dtype) for _ in network.hidden_sizes]
 
 
 _spare: defaultdict[Any, list[_Room]] = defaultdict(list)
@@ -184,20 +194,14 @@ class Pass:
         turned = [weight.t() for weight in weights[:-1]]
         with _rooms(self.network, self._rows, values.dtype, len(self._shares)) as rooms:
 
-            @torch.no_grad()
-            def work(lane: int) -> None:
-                room = rooms[lane]
-                room.clear()
-                for rows in self._shares[lane]:
-                    layers, outputs = self._forward(room, rows, weights, biases)
-                    by_outputs, by_free = pull(rows, outputs.t(), folded.free)
-                    room.free += by_free
-                    self._back(room, rows, layers, by_outputs.t().contiguous(), weights[-1], turned)
+            def part(lane: int, rows: slice) -> list[Tensor]:
+                layers, outputs = self._forward(rooms[lane], rows, weights, biases)
+                by_outputs, by_free = pull(rows, outputs.t(), folded.free)
+                back = self._back(rooms[lane], rows, layers, by_outputs.t().contiguous(), weights[-1], turned)
+                return [by_free.clone(), *back]
 
-            _in_lanes(work, len(self._shares))
-            by_weights, by_biases, by_free = (_added([getattr(room, name) for room in rooms]) for name in _TOTALS)
-        by_weights[-1] = by_weights[-1].t()
-        return self.network.unfold(values, by_weights, by_biases, by_free[0])
+            by_free, *found = _sum_in_lanes(part, self._shares)
+        return _unfolded(self.network, values, found, by_free)
 
     def _forward(
         self, room: _Room, rows: slice, weights: Sequence[Tensor], biases: Sequence[Tensor]
@@ -221,26 +225,29 @@ class Pass:
         by_outputs: Tensor,
         last: Tensor,
         turned: Sequence[Tensor],
-    ) -> None:
-        """Add a block's part of the gradient to the room's totals; ``by_outputs`` is (n_outputs, n)."""
+    ) -> list[Tensor]:
+        """A block's part of the gradient, as ``_unfolded`` takes it; ``by_outputs`` is (n_outputs, n)."""
         x = [self._inputs[rows], *(normalized[: rows.stop - rows.start] for normalized in room.normalized)]
-        room.weights[-1].addmm_(by_outputs, x[-1])
-        room.biases[-1] += by_outputs.sum(1)
+        by_weights, by_biases = [torch.mm(by_outputs, x[-1])], [by_outputs.sum(1)]
         cotangent = None
         for index in reversed(range(len(layers))):
             cotangent = torch.mm(by_outputs.t(), last) if cotangent is None else affine(cotangent, turned[index + 1])
             a, normalized, rho = layers[index]
-            pull_relu_normalize(cotangent.numpy(), a, normalized, rho, room.biases[index].numpy())
-            room.weights[index] += affine(x[index].t(), cotangent)
+            by_bias = cotangent.new_zeros(cotangent.shape[1])
+            pull_relu_normalize(cotangent.numpy(), a, normalized, rho, by_bias.numpy())
+            by_weights.append(affine(x[index].t(), cotangent))
+            by_biases.append(by_bias)
+        return [*by_weights, *by_biases]
 
 
-_TOTALS = ("weights", "biases", "free")
+def _unfolded(network: Mlp, flat: Tensor, parts: list[Tensor], by_free: Tensor) -> Tensor:
+    """The gradient in the flat vector from that in the ready weights and biases, each from the last layer to the first.
 
-
-def _added(totals: Sequence[Any]) -> list[Tensor]:
-    """Sums over the lanes, in their order."""
-    by_lane = [total if isinstance(total, list) else [total] for total in totals]
-    return [functools.reduce(torch.add, parts).clone() for parts in zip(*by_lane, strict=True)]
+    That in the last layer's weights is on its side: products with a few columns are slow, with a few rows they are not.
+    """
+    n = len(parts) // 2
+    by_weights, by_biases = [parts[0].t(), *parts[1:n]], parts[n:]
+    return network.unfold(flat, by_weights[::-1], by_biases[::-1], by_free)
 
 
 class Linearization:
@@ -320,28 +327,20 @@ class Linearization:
     @torch.no_grad()
     def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
         """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
-        dtype = outputs.dtype
-        with _rooms(self.network, 0, dtype, len(self._shares)) as rooms:
 
-            @torch.no_grad()
-            def work(lane: int) -> None:
-                rooms[lane].clear()
-                for rows in self._shares[lane]:
-                    self._back(rooms[lane], rows, outputs[rows].t().contiguous())
+        def part(lane: int, rows: slice) -> list[Tensor]:
+            return self._back(rows, outputs[rows].t().contiguous())
 
-            _in_lanes(work, len(self._shares))
-            by_weights, by_biases = (_added([getattr(room, name) for room in rooms]) for name in _TOTALS[:2])
-        by_weights[-1] = by_weights[-1].t()
-        return self.network.unfold(self._flat, by_weights, by_biases, free)
+        return _unfolded(self.network, self._flat, _sum_in_lanes(part, self._shares), free)
 
-    def _back(self, room: _Room, rows: slice, by_outputs: Tensor) -> None:
-        """Add a block's part of Jᵀ·u to the room's totals; ``by_outputs`` is (n_outputs, n)."""
-        room.weights[-1].addmm_(by_outputs, self._normalized[-1][rows])
-        room.biases[-1] += by_outputs.sum(1)
+    def _back(self, rows: slice, by_outputs: Tensor) -> list[Tensor]:
+        """A block's part of Jᵀ·u, as ``_unfolded`` takes it; ``by_outputs`` is (n_outputs, n)."""
+        by_weights, by_biases = [torch.mm(by_outputs, self._normalized[-1][rows])], [by_outputs.sum(1)]
         pulled = None
         for index in reversed(range(len(self._slopes))):
             turned = self._centred[index].t()
             pulled = torch.mm(by_outputs.t(), turned) if pulled is None else affine(pulled, turned)
             pull_slope(pulled.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
-            room.weights[index] += affine(self._normalized[index][rows].t(), pulled)
-            room.biases[index] += pulled.sum(0)
+            by_weights.append(affine(self._normalized[index][rows].t(), pulled))
+            by_biases.append(pulled.sum(0))
+        return [*by_weights, *by_biases]
