@@ -38,6 +38,8 @@ def test_bench_speaks_json(small, capsys):
     assert rates["task"] == "Walker2d 6x1"
     assert all(len(values) == 3 and min(values) > 0 for values in rates["rounds"].values())
     assert sorted(rates["rounds"]["physics"])[1] == rates["physics"]
+    ratios = [rate / limit for rate, limit in zip(rates["rounds"]["happo"], rates["rounds"]["physics"], strict=True)]
+    assert rates["shares"]["happo"] == sorted(ratios)[1]
     assert {name: sorted(rates["rounds"][name])[1] for name in ("happo", "hatrpo")} == rates["training"]
     assert found["costs"]["fork_ms"] > 0
     assert 0 < found["costs"]["snapshot_mb"] < found["costs"]["iteration_mb"]

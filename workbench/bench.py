@@ -3,7 +3,8 @@
 The raw physics limit is MuJoCo's batch stepping with random controls and nothing else: no observation, no force of a
 contact, no reward, no reset, no policy. Robots that fall and are not picked up are dearer than others, so that an
 environment can be faster than that; it is compared with raw physics along its own trajectories. What is compared is
-measured in alternating rounds, so that a change in the machine's pace meets all of it, and the medians are given.
+measured in alternating rounds, so that a change in the machine's pace meets all of it. Medians of the rounds are given,
+of rates and of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench import envs, recipes
-from workbench.bench_processes import Footprint, SeedsTogether, footprint, seeds_together
+from workbench.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
 from workbench.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "happo": {"epochs": 5, "n_minibatches": 1},
     "hatrpo": {"cg_iterations": 10, "fisher_fraction": 1.0},
 }
+COLUMNS = {"stepping": "stepping", "happo": "HAPPO", "hatrpo": "HATRPO"}
 TRAINING_ENVS = 20
 STEPPING_ENVS = 64
 STEPS_A_ROUND = 100
@@ -76,6 +78,7 @@ class Rates:
     same      raw physics along the trajectories of ``stepping``: their controls, and their states after a reset
     training  {method: end to end, with ``TRAINING_ENVS`` environments}
     rounds    {"physics", "stepping", "same" or a method: each round's}
+    shares    {"stepping" or a method: of ``same`` or of ``physics``}, the median of the rounds' ratios
     """
 
     task: str
@@ -84,6 +87,7 @@ class Rates:
     same: float
     training: dict[str, float]
     rounds: dict[str, list[float]] = field(repr=False)
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
             raise unknown_name("task", task, TASKS)
     machine = describe_machine()
     say(machine)
-    columns = "".join(f"{name:>16}" for name in ("stepping", "HAPPO", "HATRPO"))
+    columns = "".join(f"{shown:>16}" for shown in COLUMNS.values())
     say(
         f"{'env steps/s':<18}{'physics':>10}{columns}   medians of {rounds} rounds (of physics; "
         "stepping: of physics along the same trajectories)"
@@ -157,19 +161,15 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
     for task in tasks or TASKS:
         rates = _measure(task, rounds)
         measured.append(rates)
-        trained = (rates.training.get(method) for method in METHODS)
-        shares = "".join(f"{'–':>16}" if rate is None else _share(rate, rates.physics) for rate in trained)
-        say(f"{task:<18}{rates.physics:>10,.0f}{_share(rates.stepping, rates.same)}{shares}")
+        found = {"stepping": rates.stepping, **rates.training}
+        cells = {name: f"{rate:>9,.0f} ({rates.shares[name]:4.0%})" for name, rate in found.items()}
+        say(f"{task:<18}{rates.physics:>10,.0f}" + "".join(cells.get(name, f"{'–':>16}") for name in COLUMNS))
     spent = costs()
     say(
         f"going back and branching, {spent.task}: fork {spent.fork_ms:.1f} ms, rewind {spent.rewind_ms:.2f} ms, "
         f"snapshot {spent.snapshot_mb:.2f} MB beyond the rollout, {spent.iteration_mb:.1f} MB an iteration with it"
     )
     return Report(machine, measured, spent) if tasks else Report(machine, measured, spent, *_in_processes(rounds, say))
-
-
-def _share(rate: float, limit: float) -> str:
-    return f"{rate:>9,.0f} ({rate / limit:4.0%})"
 
 
 def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
@@ -183,7 +183,7 @@ def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogethe
     env.close()
     say(
         f"two seeds of Ant 4x2 side by side, a process of one core each: {together.training:,.0f} env steps/s, "
-        f"{together.training / together.physics:.0%} of physics, which is {together.physics:,.0f}"
+        f"{together.share:.0%} of physics, which is {together.physics:,.0f}"
     )
     taken = footprint(plan)
     say(
@@ -222,7 +222,9 @@ def _measure(name: str, rounds: int) -> Rates:
         each.close()
     medians = {each: statistics.median(rates) for each, rates in found.items()}
     physics, same, stepping = (medians.pop(each) for each in ("physics", "same", "stepping"))
-    return Rates(name, physics, stepping, same, medians, found)
+    limits = {"stepping": "same", **dict.fromkeys(trainers, "physics")}
+    shares = {each: median_ratio(found[each], found[limit]) for each, limit in limits.items()}
+    return Rates(name, physics, stepping, same, medians, found, shares)
 
 
 class _RawPhysics:

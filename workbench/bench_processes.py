@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ class SeedsTogether:
     """Two processes of one core each, training two seeds at the same time: environment steps a second of both.
 
     training, physics  medians of the rounds; ``physics`` is the raw limit of all cores, measured in between
+    share              the median of the rounds' ratios
     """
 
     training: float
     physics: float
+    share: float
     rounds: dict[str, list[float]] = field(repr=False)
 
 
@@ -48,6 +50,11 @@ class Footprint:
     torch_seconds: float
     workbench_seconds: float
     trainer_seconds: float
+
+
+def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
+    """The median of the ratios within a round."""
+    return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
 def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
@@ -70,7 +77,8 @@ def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], f
                 run.ask(n_iterations)
             answers = [run.answer() for run in runs]
             found["training"].append(sum(answer["env_steps"] / answer["seconds"] for answer in answers))
-    return SeedsTogether(**{name: statistics.median(rates) for name, rates in found.items()}, rounds=found)
+    medians = {name: statistics.median(rates) for name, rates in found.items()}
+    return SeedsTogether(**medians, share=median_ratio(found["training"], found["physics"]), rounds=found)
 
 
 def footprint(plan: Mapping[str, Any]) -> Footprint:
