@@ -12,7 +12,7 @@ PYTHON ?=
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint types format docs bench stress coverage clean
+.PHONY: help lab test lint types format docs bench stress coverage results clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,6 +53,12 @@ stress: $(VENV)/installed-test ## the long trials that `make test` leaves out
 
 coverage: $(VENV)/installed-test ## which lines of the code the tests reach
 	$(PYTEST) --cov=workbench --cov-report=term:skip-covered $(ARGS)
+
+# Which study: data/tuning is the one that chose the settings of data/results.
+STUDY := data/results
+
+results: $(VENV)/installed ## do what data/results lacks, saying how long it takes (ARGS="--plan", "--hours 3", …)
+	$(PY) -m workbench study $(STUDY) $(ARGS)
 
 clean: ## remove the environment and all caches; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -123,7 +123,8 @@ def test_a_trained_run_is_kept_with_its_settings_and_its_policies(tmp_path, clie
     assert agents["effective_sample_size"].between(0, 1).all()
     assert set(study.table("iterations")["order"]) <= {"agent_0 agent_1", "agent_1 agent_0"}
     best = max((first, second), key=lambda run: run.summary["return"])
-    policies = study.policies(method="happo")
+    assert study.shipped == ("Walker2d-2x3_happo_6e1",)
+    policies = study.policies(*study.shipped)
     assert policies.about["seed"] == best.parameters["seed"]
     assert policies.about["env_steps"] == 64
     assert len(wb.replay(policies, max_steps=3).episodes[0]) <= 3
@@ -192,11 +193,11 @@ def test_the_command_says_what_is_missing_and_what_is_wrong(tmp_path, capsys):
         wb.Study(tmp_path)
     with pytest.raises(ValueError, match="did you mean 'fixed'"):
         make_study(tmp_path, SPEC.replace("fixed: {rate", "fixd: {rate"))
-    with pytest.raises(ValueError, match="names 0 cells with policies"):
-        study.policies(seed=0)
+    with pytest.raises(ValueError, match="unknown cell with policies"):
+        study.policies("happo")
 
 
-@pytest.mark.parametrize("name", ["tuning"])
+@pytest.mark.parametrize("name", ["tuning", "results"])
 def test_what_is_committed_agrees_with_its_spec(root, name):
     study = wb.Study(root / "data" / name)
     assert study.complaints() == []

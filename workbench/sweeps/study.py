@@ -40,6 +40,8 @@ from workbench.sweeps.spec import parse
 from workbench.sweeps.work import cores
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from workbench.export import Policies
     from workbench.sweeps.engine import Engine
 
@@ -128,16 +130,23 @@ class Study(Batch):
         found = self._files.of(self.plan.runs)
         return [run for run in self.plan.runs if run.name not in found]
 
-    def policies(self, **only: Any) -> Policies:
-        """The policies that ship of one method on one task: ``study.policies(scenario="Ant", agent_conf="4x2", …)``."""
+    def table(self, kind: str | None = None) -> pd.DataFrame:
+        """As ``Sweep.table``, of the runs that are kept, and so the same wherever it is read."""
+        return results.tabulate(self.kept, kind)
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """The names of the cells, a method on a task each, whose best seed's policies ship; ``policies(name)``."""
+        planned = dict.fromkeys(_cell_name(run.parameters) for run in self.plan.runs)
+        return tuple(cell for cell in planned if (self.home / POLICIES / cell).is_dir())
+
+    def policies(self, name: str) -> Policies:
+        """The policies of a cell's best seed: ``wb.replay(study.policies("Ant-4x2_happo_1e6"))``."""
         from workbench.export import load_policies
 
-        cells = {_cell_name(run.parameters) for run in self.pick(**only).plan.runs}
-        held = sorted(cell for cell in cells if (self.home / POLICIES / cell).is_dir())
-        if len(held) != 1:
-            there = ", ".join(sorted(path.name for path in (self.home / POLICIES).glob("*"))) or "none"
-            raise ValueError(f"{only} names {len(held)} cells with policies; expected one. There are: {there}.")
-        return load_policies(self.home / POLICIES / held[0])
+        if name not in self.shipped:
+            raise unknown_name("cell with policies", name, self.shipped)
+        return load_policies(self.home / POLICIES / name)
 
     def complaints(self) -> list[str]:
         """What in the files of kept runs does not agree with the spec, or with themselves; [] if all does."""
