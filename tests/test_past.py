@@ -42,7 +42,7 @@ def test_bounds_can_be_changed():
     trainer.past.limit(iterations=50)
     trainer.run(iterations=20, progress=False)
     assert len(trainer.past) > 12 * 6 or trainer.past.bytes > 0.04 * 2**20
-    with pytest.raises(ValueError, match="expected both ≥ 0"):
+    with pytest.raises(ValueError, match="expected an integer ≥ 0"):
         trainer.past.limit(iterations=-1)
 
 

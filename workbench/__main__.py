@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     benching = commands.add_parser("bench", help="how fast this machine is: raw physics, stepping, training")
     some = ", ".join(repr(task) for task in TASKS)
     benching.add_argument("tasks", nargs="*", help=f"some of {some}; by default all, and memory, imports, two seeds")
-    benching.add_argument("--rounds", type=int, default=5, help="alternating rounds of which medians are taken")
+    benching.add_argument("--rounds", type=_positive, default=5, help="alternating rounds of which medians are taken")
     benching.add_argument("--json", action="store_true", help="print JSON instead of a table")
     benching.set_defaults(act=_bench)
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     training.add_argument("scenario", help="such as HalfCheetah")
     training.add_argument("agent_conf", help="such as 2x3")
     training.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
-    training.add_argument("--env-steps", type=int, default=1_000_000, help="of each seed (default: 1,000,000)")
+    training.add_argument("--env-steps", type=_positive, default=1_000_000, help="of each seed (default: 1,000,000)")
     training.add_argument("--directory", required=True, help="where checkpoints and history.csv go; resumed if there")
     training.add_argument("--reference", action="store_true", help="start from the settings tuned for this task")
     training.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, repeatable")
@@ -81,6 +81,17 @@ def _notebooks(options: argparse.Namespace) -> None:
         print(f"left alone, since it was changed: {path}")
     print(f"{sum(path.suffix == '.ipynb' for path in copied)} notebooks copied. Begin with")
     print(f'  jupyter lab "{Path(options.directory) / tutorials.FIRST}"')
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0; 1e6 is one, too."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value < 1 or not value.is_integer():
+        raise argparse.ArgumentTypeError(f"{text!r}; expected an integer ≥ 1, such as 1000000 or 1e6")
+    return int(value)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -1,9 +1,11 @@
-"""The errors users meet, and the one way in which unknown names are refused."""
+"""The errors users meet, and the one way in which unknown names, and what is no path, are refused."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class WorkbenchError(Exception):
@@ -39,3 +41,26 @@ def unknown_name(kind: str, name: object, known: Iterable[object], remedy: str =
     suggestion = f"; did you mean {folded[near[0]]!r}?" if near else "."
     message = f"unknown {kind} {name!r}{suggestion} Known: {', '.join(names) or 'none'}."
     return UnknownNameError(f"{message} {remedy}".rstrip())
+
+
+def file_to_write(path: object, suffix: str) -> Path:
+    """``path`` as one of a file of that kind in a directory that is there, made if need be."""
+    place = path_of("path", path)
+    if place.suffix.lower() != suffix:
+        raise ValueError(f"path is {str(place)!r}; expected the name of a file that ends in {suffix}.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def path_of(name: str, value: object) -> Path:
+    """``value`` as a path, ``~`` being the home; ``TypeError`` or ``ValueError`` by the argument's name for none.
+
+    >>> path_of("directory", None)
+    Traceback (most recent call last):
+    TypeError: directory is None; expected a path, such as 'runs/ant' or a pathlib.Path.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name} is {value!r}; expected a path, such as 'runs/ant' or a pathlib.Path.")
+    if not os.fspath(value).strip():
+        raise ValueError(f"{name} is {value!r}; expected a path, such as 'runs/ant'; '.' is the current directory.")
+    return Path(value).expanduser()

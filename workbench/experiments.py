@@ -11,6 +11,7 @@ import pandas as pd
 
 from workbench.orders import resolve_permutation
 from workbench.randomness import Streams
+from workbench.settings import whole
 from workbench.trainer import Trainer
 
 MAX_ORDERS = 24  # all of four agents
@@ -42,6 +43,12 @@ def try_orders(
     the order, as the unit of any interval. Raises ``ValueError`` in the middle of an iteration, when some agents are
     updated already: ``trainer.rewind(iterations=0)`` first.
     """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
+    if orders is not None and (isinstance(orders, str) or not len(orders)):
+        raise ValueError(f"orders is {orders!r}; expected permutations of the agents, such as [(0, 1, 2), (2, 1, 0)].")
+    max_orders = whole("max_orders", max_orders, 1)
+    iterations_after = whole("iterations_after", iterations_after, 0)
     start = trainer.fork()
     while start.phase in ("collect", "estimate"):
         start.step()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from workbench.distributions import Categorical, Gaussian
-from workbench.errors import CheckpointError, unknown_name
+from workbench.errors import CheckpointError, path_of, unknown_name
 from workbench.networks import Mlp
 from workbench.run import Run
 from workbench.state import Setup, State
@@ -30,8 +30,9 @@ def export_policies(run: Run, directory: str | Path) -> Path:
     Tensors are named ``agent_0/layer_0/weight`` (inputs, outputs) and ``…/bias`` (outputs,), LayerNorm's gains folded
     in; the JSON says in words how they make an action. ``load_policies`` reads them with NumPy alone.
     """
+    _refuse_no_run(run)
     setup, state = run._setup, run._state
-    directory = Path(directory)
+    directory = path_of("directory", directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, npt.NDArray[Any]] = {}
     agents = {}
@@ -95,6 +96,13 @@ class Policies:
         self.about, self._tensors = about, tensors
         self.agents = tuple(about["agents"])
 
+    def __repr__(self) -> str:
+        about = self.about
+        return (
+            f"policies of {about['method']}, {len(self.agents)} agents, seed {about['seed']}, after "
+            f"{about['env_steps']:,} env steps{' · steered' if about['steered'] else ''}"
+        )
+
     def outputs(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The network's outputs (n, outputs) for observations (n, observation_dim)."""
         if agent not in self.about["agents"]:
@@ -124,6 +132,8 @@ class Policies:
         ``action_masks`` are a ``TimeStep``'s: {agent: (n, n_actions) bool}, True where an action may be taken. With an
         ``rng`` actions are drawn instead.
         """
+        if not isinstance(observations, Mapping):
+            raise ValueError(f"observations is {observations!r}; expected a mapping from each of {list(self.agents)}.")
         if missing := [agent for agent in self.agents if agent not in observations]:
             raise ValueError(
                 f"observations has none for {missing[0]!r}; give one array for each of {list(self.agents)}."
@@ -148,7 +158,7 @@ class Policies:
 
 def load_policies(directory: str | Path) -> Policies:
     """Policies that ``export_policies`` wrote. Executes nothing from the files."""
-    directory = Path(directory)
+    directory = path_of("directory", directory)
     try:
         about = json.loads((directory / "policies.json").read_text(encoding="utf-8"))
         tensors = safetensors.numpy.load_file(directory / "policies.safetensors")
@@ -165,7 +175,8 @@ def export_tables(run: Run, directory: str | Path, *, kind: str = "csv") -> Path
     """Write ``history``, ``agent_history`` and ``evaluations`` to a directory as "csv", "parquet" or "jsonl"."""
     if kind not in ("csv", "parquet", "jsonl"):
         raise unknown_name("kind of table", kind, ("csv", "parquet", "jsonl"))
-    directory = Path(directory)
+    _refuse_no_run(run)
+    directory = path_of("directory", directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         table, path = getattr(run, name), directory / f"{name}.{kind}"
@@ -185,6 +196,8 @@ def export_tensorboard(run: Run, directory: str | Path) -> Path:
 
     Needs the extra: ``pip install "workbench[tensorboard]"``; then ``tensorboard --logdir DIRECTORY`` shows them.
     """
+    _refuse_no_run(run)
+    directory = path_of("directory", directory)
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -196,4 +209,9 @@ def export_tensorboard(run: Run, directory: str | Path) -> Path:
                 for column, value in row.items():
                     if isinstance(value, float) and np.isfinite(value):
                         writer.add_scalar(f"{name}/{column}", value, row["env_steps"])
-    return Path(directory)
+    return directory
+
+
+def _refuse_no_run(run: object) -> None:
+    if not isinstance(run, Run):
+        raise TypeError(f"run is {run!r}; expected a trainer, such as wb.happo(env) makes.")

@@ -101,9 +101,10 @@ class Past:
 
     def limit(self, iterations: int = ITERATIONS, megabytes: float = MEGABYTES) -> None:
         """Change the bounds; what lies beyond them is forgotten at once."""
-        if iterations < 0 or megabytes < 0:
-            raise ValueError(f"iterations={iterations!r}, megabytes={megabytes!r}; expected both ≥ 0.")
-        self.iterations, self.megabytes = iterations, megabytes
+        for name, value, kind in (("iterations", iterations, int), ("megabytes", megabytes, int | float)):
+            if isinstance(value, bool) or not isinstance(value, kind | np.number) or not value >= 0:
+                raise ValueError(f"{name} is {value!r}; expected a{'n integer' * (kind is int) or ' number'} ≥ 0.")
+        self.iterations, self.megabytes = int(iterations), float(megabytes)
         self._keep_within_bounds()
 
     def copy(self) -> Past:
@@ -180,6 +181,8 @@ class Snapshots:
 
     def __init__(self, trainer: Any, every: int = 10) -> None:
         self.every = positive_integer("every", every)
+        if not hasattr(trainer, "subscribe"):
+            raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
         self._trainer = trainer
         self._states: list[State] = []
         self.close = trainer.subscribe(lambda event: self._keep())

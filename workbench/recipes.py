@@ -6,8 +6,11 @@ is not among them is refused.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from workbench import envs, resume
 from workbench.critic import ValueNormalizer
@@ -39,7 +42,22 @@ METHODS = {
     "shared_ppo": Method("shared PPO", SharedSettings, clipped_update),
 }
 
+F = TypeVar("F", bound=Callable[..., Trainer])
 
+
+def listing(recipe: F) -> F:
+    """Show a method's settings in its recipe's signature, so that help, tooltips and completion know them."""
+    shown = inspect.signature(recipe)
+    settings = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in dataclasses.fields(METHODS[recipe.__name__].settings)
+    ]
+    own = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    recipe.__signature__ = shown.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]  # what inspect reads
+    return recipe
+
+
+@listing
 def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HAPPO: one agent after another ascends E[min(r·M, clip(r, 1 ± ε)·M)], M = Π_{j<m}(π_new/π_old) · A.
 
@@ -50,6 +68,7 @@ def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("happo", env, seed, settings)
 
 
+@listing
 def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HATRPO: one agent after another maximises E[r·M] subject to E[KL(old ‖ new)] ≤ δ, M = Π_{j<m}(π_new/π_old) · A.
 
@@ -60,6 +79,7 @@ def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("hatrpo", env, seed, settings)
 
 
+@listing
 def haa2c(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HAA2C: one agent after another ascends E[r·M] with no clip, M = Π_{j<m}(π_new/π_old) · A.
 
@@ -69,6 +89,7 @@ def haa2c(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("haa2c", env, seed, settings)
 
 
+@listing
 def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """MAPPO: every agent ascends E[min(r·A, clip(r, 1 ± ε)·A)] as if the others stood still; one critic sees the state.
 
@@ -80,6 +101,7 @@ def mappo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("mappo", env, seed, settings)
 
 
+@listing
 def ippo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """IPPO: MAPPO in which each agent has a critic of its own, V(oⁱ), on what it alone observes.
 
@@ -89,6 +111,7 @@ def ippo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     return make_trainer("ippo", env, seed, settings)
 
 
+@listing
 def shared_ppo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """Shared PPO: one policy π(a|o, i) for all agents ascends the clipped surrogate on all of their samples.
 

@@ -14,7 +14,7 @@ from typing import Any
 from workbench import checkpoint
 from workbench.checkpoint import Arrays, Values
 from workbench.envs.base import TeamEnv
-from workbench.errors import CheckpointError
+from workbench.errors import CheckpointError, path_of
 from workbench.events import Intervention
 from workbench.rollout import Running
 from workbench.settings import device_name
@@ -207,9 +207,10 @@ class CheckpointDirectory:
 
 def read(path: str | os.PathLike[str]) -> tuple[Path, Arrays, Values]:
     """A checkpoint, or the newest of a directory of them, and where it was."""
-    if Path(path).is_dir() and (found := CheckpointDirectory(path).newest()) is not None:
+    path = path_of("path", path)
+    if path.is_dir() and (found := CheckpointDirectory(path).newest()) is not None:
         return found
-    return Path(path), *checkpoint.read(path)
+    return path, *checkpoint.read(path)
 
 
 def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -> None:

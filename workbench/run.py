@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from workbench import checkpoint
+from workbench.envs.arguments import checked_observations
 from workbench.envs.base import TeamEnv
 from workbench.events import Intervention
 from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
@@ -125,6 +126,7 @@ class Run:
         there are several action components, a tuple of those. A recurrent policy is asked as if an episode began there.
         """
         state, team = self._state, self._setup.team
+        observations = checked_observations(observations, self.env.observation_spaces)
         found: dict[str, dict[str, Any]] = {}
         for agent in team.agents:
             policy = team.policy(agent)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from workbench.errors import unknown_name
+from workbench.errors import UnknownNameError, unknown_name
 
 Check = Callable[[Any], Any]
 S = TypeVar("S", bound="Settings")
@@ -24,6 +24,8 @@ S = TypeVar("S", bound="Settings")
 def number(low: float = -math.inf, high: float = math.inf, *, open_ends: bool = False) -> Check:
     """A finite number in [low, high], or in (low, high)."""
     expected = f"a number in {'(' if open_ends else '['}{low:g}, {high:g}{')' if open_ends else ']'}"
+    if math.isinf(high):
+        expected = "a finite number" if math.isinf(low) else f"a number {'>' if open_ends else '≥'} {low:g}"
 
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -45,6 +47,14 @@ def integer(low: int) -> Check:
         return int(value)
 
     return check
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """``value`` as an int of at least ``least``; 1e6 is a whole number, too."""
+    try:
+        return int(integer(least)(int(value) if isinstance(value, float) and value.is_integer() else value))
+    except ValueError as expected:
+        raise ValueError(f"{name} is {value!r}; expected {expected}.") from None
 
 
 def optional(inner: Check) -> Check:
@@ -118,7 +128,14 @@ def any_order(value: Any) -> Any:
 
 def any_sharing(value: Any) -> Any:
     """ "separate", "shared" or groups of agents; checked against the agents by the team."""
-    return value if isinstance(value, str) else tuple(tuple(group) for group in value)
+    if isinstance(value, str):
+        return value
+    try:
+        return tuple((group,) if isinstance(group, str) else tuple(group) for group in value)
+    except TypeError:
+        raise ValueError(
+            "'separate', 'shared', or groups of agents, such as [['agent_0', 'agent_1'], ['agent_2']]"
+        ) from None
 
 
 def some_sharing(value: Any) -> Any:
@@ -158,6 +175,25 @@ def any_clamp(value: Any) -> Any:
     if not low <= 1 <= high:
         raise ValueError(expected)
     return low, high
+
+
+# What settings are called elsewhere, where the nearest spelling would mislead.
+ALSO_CALLED = {
+    "learning_rate": "lr",
+    "actor_lr": "lr",
+    "clip_param": "clip_epsilon",
+    "clip_range": "clip_epsilon",
+    "ppo_epoch": "epochs",
+    "n_epochs": "epochs",
+    "kl_threshold": "max_kl",
+    "num_mini_batch": "n_minibatches",
+    "rollout_length": "n_steps",
+    "episode_length": "n_steps",
+    "ent_coef": "entropy_coef",
+    "hidden_layers": "hidden_sizes",
+    "use_recurrent_policy": "recurrent",
+    "share_param": "sharing",
+}
 
 
 def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> Any:
@@ -210,7 +246,7 @@ class Settings:
             try:
                 object.__setattr__(self, f.name, f.metadata["check"](value))
             except ValueError as error:
-                example = "" if f.default is None else f", such as {f.default!r}"
+                example = "" if f.default is None or "such as" in str(error) else f", such as {f.default!r}"
                 raise ValueError(
                     f"{f.name} ({f.metadata['meaning']}) is {value!r}; expected {error}{example}."
                 ) from None
@@ -229,6 +265,9 @@ class Settings:
         """Settings from keyword options; a name that the method does not have is refused."""
         for name in options:
             if name not in cls.names():
+                meant = ALSO_CALLED.get(name)
+                if meant in cls.names():
+                    raise UnknownNameError(f"unknown option of {method} {name!r}: here it is {meant!r}.")
                 raise unknown_name(f"option of {method}", name, cls.names())
         return cls(**options)
 

@@ -20,7 +20,7 @@ from tqdm.std import tqdm
 
 from workbench import checkpoint, orders, resume
 from workbench.episodes import Place, at_beginning, standing_at
-from workbench.errors import CheckpointError, SnapshotUnsupported, unknown_name
+from workbench.errors import CheckpointError, SnapshotUnsupported, path_of, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
 from workbench.interrupt import PhaseBoundaryInterrupt
@@ -29,7 +29,7 @@ from workbench.phases import PHASES
 from workbench.resume import CheckpointDirectory, Record
 from workbench.run import Run
 from workbench.sequence import draw_order
-from workbench.settings import integer
+from workbench.settings import whole
 from workbench.state import Setup, State
 
 Listener = Callable[[Event], None]
@@ -123,12 +123,14 @@ class Trainer(Run):
         if (iterations is None) == (env_steps is None):
             raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
         if env_steps is not None:
-            goal = _whole("env_steps", env_steps, 0)
+            goal = whole("env_steps", env_steps, 0)
         else:
-            goal = self.env_steps + _whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
-        _whole("save_every", save_every, 1), _whole("evaluate_episodes", evaluate_episodes, 1)
-        evaluate_every = None if evaluate_every is None else _whole("evaluate_every", evaluate_every, 1)
-        kept = None if directory is None else CheckpointDirectory(directory).make()
+            goal = self.env_steps + whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
+        whole("save_every", save_every, 1), whole("evaluate_episodes", evaluate_episodes, 1)
+        if after_iteration is not None:
+            _function("after_iteration", after_iteration, "trainer")
+        evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
+        kept = None if directory is None else CheckpointDirectory(path_of("directory", directory)).make()
         if kept is not None:
             self._go_on_from(kept)
         with PhaseBoundaryInterrupt(terminate=kept is not None) as interrupt, self._progress_bar(goal, progress) as bar:
@@ -177,12 +179,12 @@ class Trainer(Run):
 
         A listener gets plain values and cannot alter the run; if it raises, a warning says so and training goes on.
         """
-        self._listeners.append(listener)
+        self._listeners.append(_function("listener", listener, "event"))
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def on_listener_failure(self, report: FailureListener) -> Callable[[], None]:
         """Call ``report(listener, error)`` where a listener fails, in place of the warning; returns what ends that."""
-        self._failure_listeners.append(report)
+        self._failure_listeners.append(_function("report", report, "listener, error"))
         return lambda: self._failure_listeners.remove(report) if report in self._failure_listeners else None
 
     def _tell(self, event: Event) -> None:
@@ -201,7 +203,7 @@ class Trainer(Run):
         Played in an environment of its own, so that nothing of the run changes; the same ``seed`` starts the same
         episodes. The mean goes into ``evaluations``.
         """
-        episodes = _whole("episodes", episodes, 1)
+        episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         with self._lock:
             state = self._state
             env = self.env.remake(min(episodes, MAX_ENVS))
@@ -275,7 +277,9 @@ class Trainer(Run):
             return getattr(state.settings, name)
         if state is None or name.startswith("__"):
             raise AttributeError(name)
-        raise unknown_name(f"attribute of a {self.method} trainer", name, sorted(state.settings.names()))
+        raise unknown_name(
+            f"attribute of a {self.method} trainer", name, [each for each in dir(self) if not each.startswith("_")]
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "order":
@@ -293,7 +297,7 @@ class Trainer(Run):
             raise unknown_name(f"setting of {self.method}", name, self.settings.names())
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.settings.names()]
+        return sorted({*super().__dir__(), *self.settings.names()})
 
     # --- going back, branching, keeping ---------------------------------------------------------------------------
 
@@ -307,9 +311,9 @@ class Trainer(Run):
         if phases is not None and iterations is not None:
             raise ValueError("rewind() takes either phases= or iterations=, such as rewind(phases=1).")
         if iterations is not None:
-            iterations = _whole("iterations", iterations, 0)
+            iterations = whole("iterations", iterations, 0)
         else:
-            phases = 1 if phases is None else _whole("phases", phases, 1)
+            phases = 1 if phases is None else whole("phases", phases, 1)
         with self._lock:
             self._require_snapshots("rewind")
             before = self._state
@@ -425,7 +429,7 @@ class Trainer(Run):
         """Write everything to one file, whole or not at all; ``wb.load(path)`` goes on from it bit for bit."""
         with self._lock:
             arrays, held = self._document()
-        return checkpoint.write(path, arrays, held)
+        return checkpoint.write(path_of("path", path), arrays, held)
 
     def _document(self) -> tuple[checkpoint.Arrays, checkpoint.Values]:
         return resume.document(self._setup, self._state, self._record, _version())
@@ -450,12 +454,11 @@ class Trainer(Run):
             self._past.clear()
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    """``value`` as an int of at least ``least``; 1e6 is a whole number, too."""
-    try:
-        return int(integer(least)(int(value) if isinstance(value, float) and value.is_integer() else value))
-    except ValueError as expected:
-        raise ValueError(f"{name} is {value!r}; expected {expected}.") from None
+def _function(name: str, value: Any, takes: str) -> Any:
+    """``value`` if it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r}; expected a function of ({takes}).")
+    return value
 
 
 def _version() -> str:

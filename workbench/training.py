@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from workbench import envs, recipes
+from workbench.errors import path_of
 from workbench.reference import N_ENVS, reference_settings
 
 
@@ -32,7 +33,7 @@ def train(
     """
     chosen = reference_settings(method, f"{scenario} {agent_conf}") if reference else {}
     chosen |= settings or {}
-    directory = Path(directory)
+    directory = path_of("directory", directory)
     histories = []
     for seed in seeds:
         env = envs.mujoco(scenario, agent_conf, n_envs=n_envs)

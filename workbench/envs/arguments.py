@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import gymnasium
@@ -73,6 +74,41 @@ def positive_integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 1:
         raise ValueError(f"{name} is {_short(value)}; expected an integer ≥ 1.")
     return value.__index__()
+
+
+def checked_observations(observations: object, spaces: Mapping[str, AnySpace]) -> dict[str, npt.NDArray[Any]]:
+    """{agent: (n, observation_dim)} as arrays; ``ValueError`` naming the agent that is missing or has another shape."""
+    if not isinstance(observations, Mapping):
+        raise ValueError(f"observations is {_short(observations)}; expected a mapping from each of {list(spaces)}.")
+    if missing := [agent for agent in spaces if agent not in observations]:
+        raise ValueError(f"observations has none for {missing[0]!r}; give one array for each of {list(spaces)}.")
+    found = {agent: np.asarray(observations[agent]) for agent in spaces}
+    for agent, seen in found.items():
+        size = (spaces[agent].shape or ())[-1]
+        if seen.ndim != 2 or seen.shape[1] != size or seen.dtype.kind not in "biuf":
+            raise ValueError(
+                f"the observations of {agent!r} have shape {seen.shape} and dtype {seen.dtype}; expected numbers, "
+                f"(n, {size}): a row for each of n observations."
+            )
+    return found
+
+
+def checked_snapshot(snapshot: object) -> Mapping[str, Any]:
+    """``snapshot`` if it is a mapping at all."""
+    if not isinstance(snapshot, Mapping):
+        raise ValueError(f"snapshot is {_short(snapshot)}; expected what snapshot() of such an environment returned.")
+    return snapshot
+
+
+def chosen_envs(envs: Sequence[int], n_envs: int) -> list[int]:
+    """The numbers of environments to take out of a snapshot of ``n_envs``, or a ``ValueError``."""
+    try:
+        chosen = [operator.index(i) for i in envs]
+    except TypeError:
+        chosen = []
+    if not chosen or min(chosen) < 0 or max(chosen) >= n_envs:
+        raise ValueError(f"envs is {_short(envs)}; expected numbers of environments, from 0 to {n_envs - 1}.")
+    return chosen
 
 
 def _short(value: object) -> str:

@@ -79,6 +79,11 @@ class TimeStep:
         """(n_envs,) bool: ended, in either way."""
         return self.terminated | self.truncated
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{agent} {np.shape(seen)}" for agent, seen in self.observations.items())
+        ended = "" if self.final is None else f", {len(self.final.envs)} ended"
+        return f"TimeStep(observations: {shapes}; state {np.shape(self.state)}; reward {np.shape(self.reward)}{ended})"
+
     def select(self, envs: Sequence[int]) -> TimeStep:
         """What copies of some environments show, one for each of ``envs``; of what ended there, nothing."""
         chosen = list(envs)

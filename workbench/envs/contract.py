@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
+from workbench.envs.arguments import environment_seeds, positive_integer
 from workbench.envs.base import TeamEnv, TimeStep
 from workbench.errors import WorkbenchError
 
@@ -35,6 +36,12 @@ def check(env: TeamEnv, *, steps: int = 50, seed: int = 0) -> None:
     >>> import workbench as wb
     >>> wb.envs.check(wb.envs.mujoco("Hopper", "3x1", n_envs=2, max_episode_steps=20))
     """
+    if not isinstance(env, TeamEnv):
+        raise TypeError(
+            f"env is {env!r}; expected a TeamEnv: subclass wb.envs.TeamEnv, or wrap what you have with "
+            "wb.envs.pettingzoo."
+        )
+    steps, (seed, *_) = positive_integer("steps", steps), environment_seeds(seed, 1)
     contract = _Contract(env)
     contract.check_names_and_spaces()
     contract.check_steps(steps, seed)

@@ -10,7 +10,13 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.arguments import checked_actions, environment_seeds, positive_integer
+from workbench.envs.arguments import (
+    checked_actions,
+    checked_snapshot,
+    chosen_envs,
+    environment_seeds,
+    positive_integer,
+)
 from workbench.envs.base import Actions, BoolArray, Final, FloatArray, Snapshot, TeamEnv, TimeStep
 from workbench.theory import TabularGame
 
@@ -131,7 +137,7 @@ class SampledGame(TeamEnv):
         return {"states": self._states.copy(), "elapsed": self._elapsed.copy(), "streams": self._streams.copy()}
 
     def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
-        chosen = list(envs)
+        chosen = chosen_envs(envs, len(checked_snapshot(snapshot)["states"]))
         return {name: rows[chosen] for name, rows in snapshot.items()}
 
     def sight(self) -> Indices:
@@ -139,7 +145,7 @@ class SampledGame(TeamEnv):
         return self._reached
 
     def restore(self, snapshot: Snapshot) -> None:
-        taken = len(snapshot["states"])
+        taken = len(checked_snapshot(snapshot).get("states", ()))
         if taken != self.n_envs:
             raise ValueError(
                 f"the snapshot is of {taken} environments, this is of {self.n_envs}; make one with n_envs={taken}."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.arguments import positive_integer
+from workbench.envs.arguments import environment_seeds, positive_integer
 from workbench.envs.base import TeamEnv, TimeStep
 from workbench.episodes.players import JointAction, Player
 from workbench.episodes.starting import Place, Remembering
@@ -100,6 +100,7 @@ def play(
     for name, value in (("episodes", episodes), ("max_steps", max_steps)):
         if value is not None:
             positive_integer(name, value)
+    (seed,) = environment_seeds(seed, 1)
     played: list[Episode] = []
     while len(played) < episodes:
         copies = env.remake(min(MANY, episodes - len(played)))

@@ -20,7 +20,7 @@ from workbench.envs.base import TeamEnv
 from workbench.envs.sampled_game import SampledGame
 from workbench.episodes import Episode, RunPlayer, play, player_of, replay_rollout
 from workbench.episodes import Player as PolicyPlayer
-from workbench.errors import SnapshotUnsupported
+from workbench.errors import SnapshotUnsupported, file_to_write
 from workbench.jupyter.replay_data import Cast, Pictures, agents_of, episode_data, packed, scene_data
 from workbench.jupyter.replay_player import SHOWN, Player
 from workbench.past import recorded_moments, rollout_of
@@ -218,7 +218,7 @@ class Replay:
         """Write the player as one file, which plays from disk without a kernel or a network; returns the path."""
         from workbench.jupyter.replay_html import page
 
-        path = Path(path)
+        path = file_to_write(path, ".html")
         path.write_text(page(self), encoding="utf-8")
         return path
 
@@ -226,13 +226,13 @@ class Replay:
         """Write a film as a GIF: ``replay_film.film`` has the options; returns the path."""
         from workbench.jupyter.replay_film import write_gif
 
-        return write_gif(self, Path(path), **options)
+        return write_gif(self, file_to_write(path, ".gif"), **options)
 
     def to_mp4(self, path: str | Path, **options: Any) -> Path:
         """Write a film as an mp4, which needs ffmpeg: ``replay_film.film`` has the options; returns the path."""
         from workbench.jupyter.replay_film import write_mp4
 
-        return write_mp4(self, Path(path), **options)
+        return write_mp4(self, file_to_write(path, ".mp4"), **options)
 
     def __repr__(self) -> str:
         takes, episodes = len(self.takes), len(self.takes[-1].episodes)

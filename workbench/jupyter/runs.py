@@ -61,6 +61,8 @@ def floats(columns: Columns, name: str) -> Floats:
 
 def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> Run:
     """The columns of one trainer; the M-factors, which are large, only where asked for."""
+    if not hasattr(trainer, "agent_history"):
+        raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
     return Run(
         name=name if name is not None else _method(trainer),
         agents=tuple(trainer.env.agents),
@@ -80,13 +82,13 @@ def read_all(trainers: Any) -> list[Run]:
 
 def named(trainers: Any) -> dict[str, Any]:
     """{name: trainer} of what a view is given."""
-    if isinstance(trainers, Mapping):
+    if isinstance(trainers, Mapping) and trainers:
         return {str(name): trainer for name, trainer in trainers.items()}
     if hasattr(trainers, "agent_history"):
         return {_method(trainers): trainers}
     if isinstance(trainers, Iterable) and not isinstance(trainers, str):
         several = list(trainers)
-        if all(hasattr(trainer, "agent_history") for trainer in several):
+        if several and all(hasattr(trainer, "agent_history") for trainer in several):
             return {f"{_method(trainer)} {i}": trainer for i, trainer in enumerate(several, 1)}
     raise TypeError(
         f"got {trainers!r}; expected a trainer, a sequence of trainers, or a mapping such as "

@@ -40,6 +40,8 @@ class Session:
     def __init__(self, trainer: Any, *, name: str = "main", kind: str = "violin") -> None:
         if not hasattr(trainer, "agent_history") or not hasattr(trainer, "subscribe"):
             raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name is {name!r}; expected what the panel shall call this run, such as 'main'.")
         self._steering = Steering(trainer, name, lambda: None)
         self._panel = Panel(self._steering.view, self._steering.request, kind)
         self._shown = ShownRecord(self.record, self._panel.figure_failed)
@@ -127,6 +129,8 @@ class Session:
         ``KeyboardInterrupt`` then. ``TimeoutError`` comes after ``timeout`` seconds; it trains on then. While a cell
         waits, the kernel may hear no button: interrupt, or do not wait.
         """
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0):
+            raise ValueError(f"timeout is {timeout!r}; expected None, or a number of seconds ≥ 0.")
         if not self._settle(timeout):
             raise TimeoutError(f"still training after {timeout} s; session.pause() stops it.")
         self._shown.renew()

@@ -167,7 +167,7 @@ def live(view: Any, trainers: Any, **options: Any) -> LiveView:
     """
     from workbench.jupyter.live_view import LiveView
 
-    return LiveView(view if isinstance(view, str) else view.__name__, trainers, options)
+    return LiveView(getattr(view, "__name__", view), trainers, options)
 
 
 # --- groups of runs, from a table -----------------------------------------------------------------------------------

@@ -85,6 +85,9 @@ def compare(
     """
     if isinstance(at, str) and at not in ("end", "absolute"):
         raise unknown_name("point of the runs", at, ("end", "absolute"), "Or a number of env steps: at=400_000.")
+    if not isinstance(at, str) and (isinstance(at, bool) or not isinstance(at, int | float | np.number) or not at >= 0):
+        raise ValueError(f"at is {at!r}; expected 'end', 'absolute', or a number of env steps ≥ 0.")
+    estimates.check_bootstrap(resamples, confidence)
     selection = select(table, metric, by, task=task, steered=steered, unfinished=unfinished, normalise=normalise)
     return Comparison(selection, at, target, resamples, confidence, seed)
 

@@ -50,6 +50,8 @@ def interquartile_mean(scores: npt.ArrayLike) -> Floats:
     2.0
     """
     x = np.asarray(scores, np.float64)
+    if x.ndim == 0 or not x.shape[-1]:
+        raise ValueError(f"scores has shape {x.shape}; expected (…, n) with at least one score.")
     n = x.shape[-1]
     cut = n // 4
     if cut == 0:
@@ -118,6 +120,7 @@ def bootstrap(
     interval holds for each point by itself. A task with a single run tells nothing about the spread of seeds: then the
     ends are NaN. The draws depend on ``seed`` and the tasks' names alone.
     """
+    check_bootstrap(resamples, confidence)
     held = _checked(scores)
     pooled = np.concatenate(list(held.values()))
     columns = [pooled] if pooled.ndim == 1 else list(pooled.T)
@@ -140,6 +143,7 @@ def bootstrap_improvement(
     seed: int = 0,
 ) -> Estimate:
     """P(X > Y) and its percentile interval; the runs of X and of Y are drawn independently, within every task."""
+    check_bootstrap(resamples, confidence)
     value = np.asarray(probability_of_improvement(x, y))
     x, y = _checked(x), _checked(y)
     if min(len(scores[task]) for scores in (x, y) for task in scores) < 2:
@@ -191,6 +195,8 @@ def _along_points(values: list[Floats] | tuple[Floats, ...], pooled: Floats) -> 
 
 def _checked(scores: Scores) -> dict[str, Floats]:
     """The scores as arrays; what has no task, no run, or a number that is none is refused."""
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"the scores are {scores!r}; expected {{task: (n_seeds,)}}, such as {{'Ant 4x2': [1.0, 2.0]}}.")
     held = {task: np.asarray(own, np.float64) for task, own in scores.items()}
     if not held or not all(own.ndim in (1, 2) and own.size for own in held.values()):
         shapes = {task: own.shape for task, own in held.items()}
@@ -199,6 +205,14 @@ def _checked(scores: Scores) -> dict[str, Floats]:
         if not np.isfinite(own).all():
             raise ValueError(f"a score of the task {task!r} is not finite: {own}; leave such runs out, and say so.")
     return held
+
+
+def check_bootstrap(resamples: object, confidence: object) -> None:
+    """``ValueError`` for what no bootstrap can be made with."""
+    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
+        raise ValueError(f"resamples is {resamples!r}; expected an integer ≥ 1, such as {BAND_RESAMPLES}.")
+    if isinstance(confidence, bool) or not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; expected a number in (0, 1), such as 0.95.")
 
 
 def _require_same_tasks(x: Scores, y: Scores) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.errors import unknown_name
-from workbench.statistics.selection import ABSOLUTE, Names, Selection, label, select
+from workbench.errors import path_of, unknown_name
+from workbench.statistics.selection import ABSOLUTE, Names, Selection, check_table, label, select
 
 KINDS = {".csv": "csv", ".parquet": "parquet", ".json": "marl-eval"}
 ENVIRONMENT = "workbench"
@@ -45,7 +45,8 @@ def export_results(
     the absolute metric, that of the best policy over many episodes: ``absolute="end"`` puts the last evaluation in its
     place. Raises ``ValueError`` where a run has none.
     """
-    path = Path(path)
+    check_table(table)
+    path = path_of("path", path)
     kind = _kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -69,8 +70,10 @@ def read_results(path: str | Path) -> pd.DataFrame:
     Of marl-eval's the columns are environment, task, method, seed (the run's name), env_steps and the metrics, a metric
     being the mean of the episodes listed, and ``absolute_…`` for those of the best policy.
     """
-    path = Path(path)
+    path = path_of("path", path)
     kind = _kind(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no results {str(path)!r}; wb.statistics.export_results writes such files.")
     if kind != "marl-eval":
         return pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
     try:

@@ -56,6 +56,8 @@ def normalisation(given: str | Mapping[str, Sequence[float]] | Normalisation) ->
     """What ``normalise=`` may be: the name of published constants, or {task: (low, high)}."""
     if isinstance(given, Normalisation):
         return given
+    if not isinstance(given, str | Mapping):
+        raise TypeError(f"normalise is {given!r}; expected {{task: (low, high)}}, or a name, such as 'd4rl'.")
     return published(given) if isinstance(given, str) else _normalisation(given, "constants given by the caller")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.envs.base import TeamEnv
+from workbench.errors import path_of
 from workbench.recipes import load
 from workbench.resume import BEST
 from workbench.statistics.report import Report, counted, span
@@ -108,7 +109,7 @@ def absolute_metric(
     Returns the columns that a table of runs takes up:
     ``absolute_return``, ``absolute_episodes``, and ``absolute_env_steps`` for when the policy was met.
     """
-    path = Path(directory) / BEST
+    path = path_of("directory", directory) / BEST
     if not path.exists():
         raise FileNotFoundError(
             f"{str(directory)!r} holds no best policy ({BEST}); it is kept where a run evaluates: "

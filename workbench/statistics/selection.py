@@ -103,6 +103,9 @@ def select(
     Runs of one group, task and seed that differ in something else (which needs a column ``run`` to be seen) are
     averaged: the seed stays the unit. Raises ``ValueError`` for a table without the columns, or without any run left.
     """
+    check_table(table)
+    if not len(table):
+        raise ValueError("there is no run to compare: the table is empty. A sweep's fills while it runs.")
     groups, tasks = _columns(table, by, metric, "seed"), _task_columns(table, task, by)
     frame, group_names, task_names = _frame(table, metric, groups, tasks)
     frame, left_out = _without(frame, steered, unfinished)
@@ -131,6 +134,15 @@ def select(
         trained=OF_TRAINING in table and OF_EVALUATION not in table,
         scale=scale,
     )
+
+
+def check_table(table: object) -> None:
+    """``TypeError`` for what is no table."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(
+            f"the table of runs is a {type(table).__name__}; expected a pandas DataFrame, such as sweep.table(), or "
+            "what wb.statistics.read_results('results.csv') returns."
+        )
 
 
 def _columns(table: pd.DataFrame, names: Names, *others: str) -> list[str]:
@@ -165,7 +177,10 @@ def _frame(
         ("absolute", ABSOLUTE + metric, np.nan),
         ("absolute_episodes", "absolute_episodes", np.nan),
     ):
-        frame[name] = table[column].to_numpy(np.float64, na_value=np.nan) if column in table else default
+        try:
+            frame[name] = table[column].to_numpy(np.float64, na_value=np.nan) if column in table else default
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the column {column!r} holds what is no number: {error}.") from None
     frame["status"] = table["status"].to_numpy() if "status" in table else FINISHED
     frame["steered"] = table["steered"].eq(True).to_numpy() if "steered" in table else False
     identity = ["group", "task", "seed"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from workbench.errors import unknown_name
+from workbench.envs.arguments import positive_integer
+from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
 from workbench.sweeps.job import Outcome
 from workbench.sweeps.notebook import SEED, Notebook, read_notebook
@@ -39,10 +40,8 @@ class Batch:
 
     def __init__(self, notebook: str | Path, directory: str | Path, threads: int) -> None:
         self.notebook: Notebook = read_notebook(notebook)
-        self.directory = Path(directory).absolute()
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"threads is {threads!r}; expected an integer ≥ 1.")
-        self.threads = threads
+        self.directory = path_of("directory", directory).absolute()
+        self.threads = positive_integer("threads", threads)
         self._work: Work | None = None
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -80,8 +79,11 @@ class Batch:
             raise RuntimeError("this sweep is running; sweep.wait() waits for it, sweep.cancel() stops it.")
         if sum(way is not None for way in (workers, client, scheduler)) > 1:
             raise ValueError("give one of workers=, client= and scheduler=; they say where the runs are done.")
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers is {workers!r}; expected an integer ≥ 1, such as workers=2.")
+        workers = None if workers is None else positive_integer("workers", workers)
+        if client is not None and not hasattr(client, "scheduler_info"):
+            raise TypeError(f"client is {client!r}; expected a dask.distributed.Client.")
+        if scheduler is not None and not isinstance(scheduler, str):
+            raise TypeError(f"scheduler is {scheduler!r}; expected an address, such as 'tcp://host:8786'.")
         self._write_down(retry_failed)
         self._work = Work(self, workers or cores(), client, scheduler)
         if progress:

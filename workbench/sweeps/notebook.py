@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import unknown_name
+from workbench.errors import path_of, unknown_name
 from workbench.sweeps import values
 from workbench.sweeps.values import Misfit
 
@@ -119,7 +119,7 @@ class Notebook:
 
 def read_notebook(path: str | Path) -> Notebook:
     """Read a notebook to sweep over; raises ``FileNotFoundError`` or ``ValueError`` for one that cannot be."""
-    path = Path(path)
+    path = path_of("notebook", path)
     if not path.is_file():
         near = sorted(each.name for each in path.parent.glob("*.ipynb")) if path.parent.is_dir() else []
         beside = f" Beside it: {', '.join(near)}." if near else ""

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from workbench.errors import path_of
 from workbench.resume import CheckpointDirectory
+from workbench.settings import whole
 from workbench.statistics.protocol import absolute_metric
 from workbench.sweeps import layout
 from workbench.trainer import Trainer
@@ -42,8 +44,11 @@ def record(
 
     Metrics are written after every iteration, so that others can read them while it trains.
     """
-    if evaluate_every is not None and evaluate_every < 1:
-        raise ValueError(f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000.")
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
+    env_steps = whole("env_steps", env_steps, 0)
+    if evaluate_every is not None:
+        evaluate_every = whole("evaluate_every", evaluate_every, 1)
     keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None)
     an_iteration = trainer.env.n_envs * trainer.settings.n_steps
     checkpoints = None if directory is None else CheckpointDirectory(keeper.directory / layout.CHECKPOINTS).make()
@@ -100,7 +105,7 @@ class _Keeper:
 
     def __init__(self, directory: str | Path | None, env_steps: int, evaluate_episodes: int | None) -> None:
         self._kept = directory is not None
-        self.directory = Path(directory or ".")
+        self.directory = Path() if directory is None else path_of("directory", directory)
         if self._kept:
             self.directory.mkdir(parents=True, exist_ok=True)
         self._goal, self._episodes = env_steps, evaluate_episodes

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.errors import unknown_name
+from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, values
 
 KINDS = {"evaluations": layout.EVALUATIONS, "iterations": layout.METRICS, "agents": layout.AGENTS, "runs": ""}
@@ -89,7 +89,7 @@ def read_run(directory: Path, parameters: Mapping[str, Any], swept: Iterable[str
 
 def read_sweep(directory: str | Path) -> list[RunResult]:
     """All runs that were ever asked for in a sweep's directory."""
-    directory = Path(directory)
+    directory = path_of("directory", directory)
     asked = layout.read_json(directory / layout.SWEEP)
     if asked is None:
         raise FileNotFoundError(f"{str(directory)!r} holds no sweep: {layout.SWEEP} is missing.")

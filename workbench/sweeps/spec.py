@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from workbench.errors import unknown_name
+from workbench.errors import path_of, unknown_name
 from workbench.sweeps.sweep import Sweep
 
 WHERE = ("workers", "scheduler")
@@ -50,7 +50,7 @@ def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
 
     Raises ``FileNotFoundError``, or ``ValueError`` for what it does not understand.
     """
-    path = Path(path)
+    path = path_of("spec", path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r} to read a sweep from.")
     given = parse(path)

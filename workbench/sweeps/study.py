@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from workbench.errors import unknown_name
+from workbench.errors import path_of, unknown_name
 from workbench.sweeps import kept, layout, results, values
 from workbench.sweeps.batch import Batch
 from workbench.sweeps.job import Outcome
@@ -60,7 +60,7 @@ class Study(Batch):
     """
 
     def __init__(self, directory: str | Path, *, again: bool = False) -> None:
-        self.home = Path(directory).absolute()
+        self.home = path_of("directory", directory).absolute()
         if not (self.home / SPEC).is_file():
             raise FileNotFoundError(f"{str(directory)!r} is no study: it has no {SPEC}.")
         spec = parse(self.home / SPEC)

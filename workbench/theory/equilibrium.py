@@ -9,7 +9,7 @@ import numpy as np
 from workbench.theory.arguments import FloatArray
 from workbench.theory.evaluation import average_over_others, evaluate_checked
 from workbench.theory.games import Agent, TabularGame
-from workbench.theory.policies import Policies, PoliciesLike, check_floor, check_policies
+from workbench.theory.policies import Policies, PoliciesLike, check_floor, check_game, check_policies
 
 _SWEEPS = 1_000  # policy iteration takes a handful; no finite process takes more than its number of policies
 
@@ -68,6 +68,7 @@ def best_joint_policy(game: TabularGame) -> Optimum:
     >>> best_joint_policy(sharing_game(4)).objective
     1.0
     """
+    check_game(game)
     n_states = game.n_states
     reward = game.reward.reshape(n_states, -1)
     transition = game.transition.reshape(n_states, -1, n_states)

@@ -18,6 +18,7 @@ from workbench.theory.policies import (
     PoliciesLike,
     PolicyHistory,
     check_floor,
+    check_game,
     check_policies,
     raise_to_floor,
 )
@@ -192,8 +193,7 @@ def _start(game: TabularGame, policies: PoliciesLike, floor: float, log_space: b
 
 def _plan_orders(game: TabularGame, iterations: int, seed: int, orders: Orders | None) -> npt.NDArray[np.intp]:
     """(iterations, n), every row a permutation of the agents."""
-    if not isinstance(game, TabularGame):
-        raise TypeError(f"game is {short(game)}, expected a TabularGame.")
+    check_game(game)
     shape = (integer_of("iterations", iterations, 0), game.n_agents)
     if orders is None:
         rng = generator_of(seed)

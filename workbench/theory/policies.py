@@ -32,10 +32,15 @@ class PolicyHistory(tuple[Policies, ...]):
         return history
 
 
+def check_game(game: object, hint: str = ", such as wb.theory.sharing_game(4)") -> None:
+    """``TypeError`` for what is no game."""
+    if not isinstance(game, TabularGame):
+        raise TypeError(f"game is {short(game)}, expected a TabularGame{hint}.")
+
+
 def check_policies(game: TabularGame, policies: PoliciesLike, name: str = "policies") -> Policies:
     """One float64 array (S, Ai) of probabilities per agent; else ``ValueError`` says whose is not, and why."""
-    if not isinstance(game, TabularGame):
-        raise TypeError(f"game is {short(game)}, expected a TabularGame: it comes first, the policies after it.")
+    check_game(game, ": it comes first, the policies after it")
     given = policies[-1] if isinstance(policies, PolicyHistory) else policies
     if not isinstance(given, Sequence | np.ndarray) or isinstance(given, str):
         raise ValueError(
@@ -98,11 +103,13 @@ def raise_to_floor(policy: FloatArray, floor: float) -> FloatArray:
 
 def uniform_policies(game: TabularGame) -> Policies:
     """Every action of every agent equally likely in every state."""
+    check_game(game)
     return tuple(np.full((game.n_states, k), 1.0 / k) for k in game.n_actions)
 
 
 def random_policies(game: TabularGame, seed: Seed = 0, concentration: float = 1.0) -> Policies:
     """Each π(·|s) drawn from a symmetric Dirichlet distribution; a low ``concentration`` gives extreme ones."""
+    check_game(game)
     concentration, rng = check_concentration(concentration), generator_of(seed)
     return tuple(rng.dirichlet(np.full(k, concentration), size=game.n_states) for k in game.n_actions)
 
@@ -122,6 +129,7 @@ def deterministic_policies(game: TabularGame, actions: Sequence[npt.ArrayLike]) 
     >>> deterministic_policies(simultaneous_game(), (0, 1))
     (array([[1., 0.]]), array([[0., 1.]]))
     """
+    check_game(game)
     if not isinstance(actions, Sequence | np.ndarray):
         raise ValueError(f"actions is {short(actions)}, expected {game.n_agents} entries: one for every agent.")
     if len(actions) != game.n_agents:

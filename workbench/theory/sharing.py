@@ -13,7 +13,7 @@ from workbench.theory.arguments import FloatArray, real_number
 from workbench.theory.equilibrium import Optimum
 from workbench.theory.evaluation import evaluate_checked
 from workbench.theory.games import TabularGame
-from workbench.theory.policies import uniform_policies
+from workbench.theory.policies import check_game, uniform_policies
 
 _MOST_COEFFICIENTS = 500  # of a polynomial; its subdivision takes matrices of that size squared
 _MOST_PIECES = 200_000  # of a simplex looked at before the bound is given as it stands
@@ -37,6 +37,7 @@ def best_shared_policy(game: TabularGame, tolerance: float = 1e-11) -> Optimum:
     >>> best_shared_policy(sharing_game(4))
     Optimum(objective=0.125, proven to within 0)
     """
+    check_game(game)
     tolerance = real_number("tolerance", tolerance, "a number, 0 or more")
     if not tolerance >= 0.0:
         raise ValueError(f"tolerance is {tolerance:g}, expected 0 or more.")

@@ -47,7 +47,7 @@ class Steering:
 
     def _side_by_side(self, actions: Actions) -> npt.NDArray[Any] | None:
         """The agents' actions side by side, or None where they do not fit."""
-        if actions.keys() != self._shapes.keys():
+        if not isinstance(actions, Mapping) or actions.keys() != self._shapes.keys():
             return None
         parts = [np.asarray(actions[agent]) for agent in self._shapes]
         if any(part.shape != shape for part, shape in zip(parts, self._shapes.values(), strict=True)):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.arguments import checked_snapshot, chosen_envs
 from workbench.envs.base import Actions, BoolArray, Snapshot, TeamEnv, TimeStep
 from workbench.envs.multi_agent_mujoco.actions import Steering
 from workbench.envs.multi_agent_mujoco.design import Design, Factorization
@@ -184,6 +185,7 @@ class MujocoTeamEnv(TeamEnv):
 
         Raises ``ValueError`` for what is no snapshot of such an environment, and changes nothing then.
         """
+        checked_snapshot(snapshot)
         for name, own in self.snapshot().items():
             given = snapshot.get(name)
             if given is None or np.shape(given) != own.shape:
@@ -201,7 +203,7 @@ class MujocoTeamEnv(TeamEnv):
         self._ready = bool(np.all(snapshot["ready"]))
 
     def select(self, snapshot: Snapshot, envs: Sequence[int]) -> Snapshot:
-        chosen = list(envs)
+        chosen = chosen_envs(envs, len(checked_snapshot(snapshot)["physics"]))
         return {name: rows if name == "ready" else rows[chosen] for name, rows in snapshot.items()}
 
     def controls(self, actions: Actions) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from workbench.envs.arguments import checked_actions, environment_seeds, positive_integer
+from workbench.envs.arguments import checked_actions, checked_snapshot, environment_seeds, positive_integer
 from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
 from workbench.envs.parallel.group import Group, MakeEnv, Rows, concatenated
 from workbench.envs.parallel.one_copy import Layout, Options
@@ -187,6 +187,7 @@ class PettingZooTeamEnv(TeamEnv):
 
     def restore(self, snapshot: Snapshot) -> None:
         self._refuse_uncopiable()
+        checked_snapshot(snapshot)
         if missing := [i for i in range(self.n_envs) if f"{i}/structure" not in snapshot]:
             raise ValueError(f"the snapshot has nothing of environment {missing[0]}; it is of another environment.")
         self._pool.revive()
