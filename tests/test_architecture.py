@@ -229,6 +229,17 @@ def test_no_file_is_too_long_to_read(tracked: list[Path]) -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
+def test_every_exception_to_the_rules_of_style_says_why(tracked: list[Path]) -> None:
+    marks = [
+        f"{path.relative_to(ROOT)}:{n}"
+        for path in tracked
+        if path.suffix == ".py"
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"# noq[a](?!: [A-Z]+\d+(?:, [A-Z]+\d+)* - \w)", line)
+    ]
+    assert marks == []
+
+
 # Written so that the patterns do not find themselves. Homes, work folders and temporary files are one machine's own.
 MACHINE_PATH = re.compile(
     r"(?<![\w.~$}-])/(?:wor[k]|roo[t]|hom[e]|User[s]|tm[p]|privat[e])/\w[\w./-]*|\b[A-Z]:\\Users\\"

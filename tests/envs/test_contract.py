@@ -270,7 +270,7 @@ class RemakesWithoutItsOptions(Walkers):
 
 
 class DescribesItselfInObjects(Walkers):
-    description = {"kind": "tabular", "game": np.zeros(3)}  # noqa: RUF012
+    description = {"kind": "tabular", "game": np.zeros(3)}  # noqa: RUF012 - read, never written
 
 
 SEEN = Box(-np.inf, np.inf, (2,), np.float32)

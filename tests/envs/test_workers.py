@@ -63,7 +63,7 @@ def test_workers_give_the_same_bits(fragile: PettingZooTeamEnv) -> None:
 
 def test_a_real_environment_made_by_a_closure() -> None:
     cycles = 7
-    make = lambda: simple_spread_v3.parallel_env(max_cycles=cycles, local_ratio=0.0)  # noqa: E731
+    make = lambda: simple_spread_v3.parallel_env(max_cycles=cycles, local_ratio=0.0)  # noqa: E731 - as users write it
     runs = []
     for workers in (0, 2):
         env = wb.envs.pettingzoo(make, n_envs=2, workers=workers)

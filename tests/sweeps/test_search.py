@@ -46,7 +46,7 @@ def test_a_search_finds_the_best_of_what_it_tried(notebook, tmp_path, client):
     assert len(more.study.trials) == 4
     assert more.trials()["rate"].nunique() == 4
     with pytest.raises(ValueError, match="is to maximize, this one to minimize"):
-        wb.Search(notebook, space, direction="minimize", **given).study  # noqa: B018
+        wb.Search(notebook, space, direction="minimize", **given).study  # noqa: B018 - asking is what raises
 
 
 def test_what_falls_behind_is_ended(notebook, tmp_path, client):
@@ -64,7 +64,7 @@ def test_what_falls_behind_is_ended(notebook, tmp_path, client):
     assert all(len(run.rows("iterations")) < 20 for run in search.runs)
     assert search.failures == {}
     with pytest.raises(ValueError, match="No trials are completed"):
-        search.best  # noqa: B018
+        search.best  # noqa: B018 - asking is what raises
 
 
 def test_a_failing_run_fails_its_trial_alone(notebook, tmp_path, client):
