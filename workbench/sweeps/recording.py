@@ -47,8 +47,12 @@ def record(
     if not isinstance(trainer, Trainer):
         raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
     env_steps = whole("env_steps", env_steps, 0)
-    if evaluate_every is not None:
-        evaluate_every = whole("evaluate_every", evaluate_every, 1)
+    try:
+        evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
+    except ValueError:
+        raise ValueError(
+            f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000."
+        ) from None
     keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None)
     an_iteration = trainer.env.n_envs * trainer.settings.n_steps
     checkpoints = None if directory is None else CheckpointDirectory(keeper.directory / layout.CHECKPOINTS).make()
