@@ -211,6 +211,22 @@ def test_the_command_takes_numbers_as_people_write_them(tmp_path, capsys):
         assert "expected an integer ≥ 1" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_command_goes_on_with_its_own_runs_only(tmp_path, capsys, monkeypatch):
+    where = ["Hopper", "3x1", "--directory", str(tmp_path), "--set", "n_steps=5", "--set", "hidden_sizes=(8,)"]
+    main(["train", "happo", *where, "--env-steps", "100"])
+    with pytest.raises(SystemExit):
+        main(["train", "hatrpo", *where, "--env-steps", "200"])
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "is of another run (method: 'happo' there, 'hatrpo' here). Choose another directory" in told
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.__main__.train", interrupted)
+    assert main(["train", "happo", *where]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
 UNKIND = """
 import os, socket, sys
 def refuse(*_, **__):

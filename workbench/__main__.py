@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench import tutorials
 from workbench.bench import TASKS, bench
+from workbench.errors import WorkbenchError
 from workbench.sweeps import command
 from workbench.training import train
 
@@ -52,8 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.act(options) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, WorkbenchError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
+        return command.INTERRUPTED
 
 
 def _bench(options: argparse.Namespace) -> None:

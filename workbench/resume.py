@@ -219,7 +219,9 @@ def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -
     theirs = {"method": held["method"], "seed": held["seed"], **_essence(held["env"])}
     # The thread count may come from the machine; the run goes on with the one it began with.
     own = {"threads": None}
-    told = _differences(theirs | held["made_with"] | own, mine | dict(record.made_with) | own)
+    if mine["method"] == theirs["method"]:  # of another method, other settings are no news
+        theirs, mine = theirs | held["made_with"] | own, mine | dict(record.made_with) | own
+    told = _differences(theirs, mine)
     if told:
         raise CheckpointError(
             f"{str(path)!r} is of another run ({told}). Choose another directory, or make the trainer as it was."

@@ -141,13 +141,17 @@ class WorkerPool:
     @property
     def pids(self) -> list[int]:
         """The processes' ids."""
+        self._refuse_closed()
         return [worker.process.pid for worker in self._workers]
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``object.method(*arguments[i])`` in every worker i; the values they return."""
+        self._refuse_closed()
+        return self._replies(self._workers, [(method, given) for given in arguments])
+
+    def _refuse_closed(self) -> None:
         if not self._workers:
             raise RuntimeError("the workers were closed; make a new environment.")
-        return self._replies(self._workers, [(method, given) for given in arguments])
 
     def revive(self) -> None:
         """Start every dead worker anew, its object freshly made."""
