@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def test_the_source_archive_has_what_its_tests_need(built: Path, tracked: list[P
         names = {name.partition("/")[2] for name in archive.getnames()}
     missing = {str(path.relative_to(root)) for path in tracked} - names
     assert missing <= {".gitignore"}
+
+
+def test_the_data_that_notebooks_read_go_with_them(root: Path) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in tutorials.files_below(root) if path.suffix == ".ipynb"]
+    read = {name for text in texts for name in re.findall(r"\.\./data/(\w+)", text)}
+    assert read - {"scratch"} == set(tutorials.DATA)
 
 
 def test_the_command_copies_the_tutorials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

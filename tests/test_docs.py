@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from mutants import MUTANTS
 
 import workbench as wb
 from workbench import recipes
@@ -48,6 +49,17 @@ def test_its_python_runs_with_the_results_shown(page: Path, monkeypatch: pytest.
 def test_its_links_lead_somewhere(page: Path) -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "faq.md"])
+def test_the_number_of_known_faults_is_true(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert set(map(int, re.findall(r"(\d+) (?:known )?faults", text))) == {len(MUTANTS)}
+
+
+def test_every_tutorial_is_on_the_first_page() -> None:
+    listed = re.findall(r"^\| `(\d\d_\w+)` \|", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 # ---- the built documentation ----
