@@ -190,6 +190,16 @@ def test_help_and_completion_know_the_settings(given):
     assert len(names) == len(set(names))
 
 
+def test_completion_offers_public_names_only():
+    assert {"happo", "views", "theory"} <= set(dir(wb))
+    assert [name for name in dir(wb) if name not in wb.__all__ and not name.startswith("__")] == []
+    assert "returns" in dir(wb.views)
+    assert "comparisons" not in dir(wb.views)
+    with pytest.raises(AttributeError, match="unknown name in workbench 'hapo'; did you mean 'happo'"):
+        wb.hapo  # noqa: B018 - asking is what raises
+    assert not hasattr(wb, "_nothing")
+
+
 def test_what_is_shown_is_short(given):
     step = given.env.reset(seed=0)
     assert repr(step) == (

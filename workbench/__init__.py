@@ -77,11 +77,14 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name.startswith("_"):  # asked for by Python and its tools, who only want to know
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise errors.unknown_name("name in workbench", name, __all__)
     module = importlib.import_module(_LAZY[name])
     return getattr(module, name, module)  # "views" is a module itself
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    """The public names, for completion: not what this file itself imports."""
+    return sorted(name for name in {*globals(), *_LAZY} if name in __all__ or name.startswith("__"))

@@ -54,6 +54,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def returns(trainers: Any) -> Record:
     """Mean undiscounted return of the episodes that ended in each iteration, against environment steps.
 
