@@ -87,6 +87,20 @@ MUTANTS = (
         "updates.py",
         "slope(own, part) * own * present * share",
         "slope(own, part) * present * share",
+        "test_passes.py",
+    ),
+    Mutant(
+        "forget the ratio in the compiled descent",
+        "kernels.py",
+        "pull = r * (m_factors[i]",
+        "pull = one * (m_factors[i]",
+        "test_passes.py",
+    ),
+    Mutant(
+        "clip above only in the compiled descent",
+        "kernels.py",
+        "<= min(max(r, low), high) * m_factors[i]",
+        "<= min(r, high) * m_factors[i]",
         "test_happo.py",
     ),
     Mutant(
