@@ -101,7 +101,7 @@ MUTANTS = (
         "kernels.py",
         "<= min(max(r, low), high) * m_factors[i]",
         "<= min(r, high) * m_factors[i]",
-        "test_happo.py",
+        "test_passes.py",
     ),
     Mutant(
         "add up one lane only",
