@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,11 @@ import psutil
 import pytest
 from browsers import BROWSERS, find_chromium
 from hypothesis import settings
+
+# A shell's background jobs ignore interrupts, and pass that on; tests that send some would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not the main thread, which then has nothing to interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test hangs on wall time, and what passes here passes everywhere.
 settings.register_profile("workbench", deadline=None, derandomize=True)
