@@ -175,21 +175,89 @@ def test_the_figure_follows_the_theme(panel: Panel) -> None:
     assert panel.where().evaluate("node => getComputedStyle(node).color") != text
 
 
-def test_all_controls_have_names_and_can_be_reached_by_keyboard(panel: Panel) -> None:
-    for control in panel.page.locator(".wb button, .wb select, .wb input").all():
+def test_all_controls_have_names(panel: Panel) -> None:
+    for control in panel.page.locator(".wb button, .wb select, .wb input, .wb summary, .wb [role=option]").all():
         name = control.evaluate(
             "node => node.getAttribute('aria-label') || node.labels?.[0]?.textContent || node.textContent"
         )
         assert name.strip()
-    panel.chips().first.focus()
-    seen = []
-    for _ in range(30):
-        panel.page.keyboard.press("Tab")
-        seen.append(panel.page.evaluate("() => document.activeElement.dataset.do ?? document.activeElement.type ?? ''"))
-    assert {"range", "text", "step agent", "step iteration", "run", "fork"} <= set(seen)
-    panel.button("step agent").focus()
-    panel.page.keyboard.press("Enter")
-    expect(panel.page.locator('.wb-chip[data-state="done"]')).to_have_count(1)
+    panel.await_figure()
+    named = panel.page.locator(
+        ", ".join(f".wb-panel [role={role}]" for role in ("toolbar", "listbox", "figure", "group"))
+    )
+    for part in named.all():
+        assert part.evaluate("node => node.getAttribute('aria-label') ?? node.getAttribute('aria-labelledby')")
+    assert named.count() == 5
+
+
+def test_the_whole_panel_is_used_by_keyboard_alone(panel: Panel) -> None:
+    page, press = panel.page, panel.page.keyboard.press
+
+    def tab_to(what: str) -> None:
+        """Press Tab until a control has the focus."""
+        for _ in range(30):
+            press("Tab")
+            if page.evaluate("what => document.activeElement.matches(what)", what):
+                return
+        raise AssertionError(f"{what} cannot be reached")
+
+    def focused(what: str) -> bool:
+        return bool(page.evaluate("what => document.activeElement.matches(what)", what))
+
+    panel.notebook.command("notebook:enter-command-mode")
+    tab_to(".wb-chip")
+    for key in (" ", "ArrowRight", " "):
+        press(key)
+    expect(panel.message()).to_have_text("Order as arranged: agent_1 → agent_0 → agent_2 → agent_3.")
+    tab_to('[aria-label="Reverse those who are left"]')
+    press("Enter")
+    expect(panel.message()).to_have_text("Order as arranged: agent_3 → agent_2 → agent_0 → agent_1.")
+    tab_to(".wb-order select")
+    press("Home")
+    press("ArrowDown")
+    expect(panel.message()).to_contain_text("Order: ")
+    assert panel.ask("trainer.order") == page.locator(".wb-order select").input_value()
+
+    tab_to('[data-do="step agent"]')
+    done = page.locator('.wb-chip[data-state="done"]')
+    for k in (1, 2):
+        press("Enter")
+        expect(done).to_have_count(k)
+        assert focused('[data-do="step agent"]')  # and so it can be pressed again
+    tab_to('[data-do="run"]')
+    press("Space")
+    expect(panel.where()).to_contain_text("running")
+    assert focused('[data-do="run"]')
+    press("Space")  # does nothing now
+    tab_to('[data-do="pause"]')
+    press("Enter")
+    expect(panel.message()).to_contain_text("Paused in iteration")
+    assert panel.ask("session.running") is False
+    tab_to('[data-do="fork"]')
+    press("Enter")
+    expect(panel.message()).to_contain_text("fork 1 parts from main")
+
+    tab_to('.wb-knob input[type="range"]')
+    press("ArrowLeft")
+    expect(panel.message()).to_contain_text("clip ε is 0.19 from")
+    tab_to('.wb-knob input[type="text"]')
+    press("Control+a")
+    page.keyboard.type("0,07")
+    press("Enter")
+    expect(panel.message()).to_contain_text("clip ε is 0.07 from")
+    assert panel.ask("[trainer.clip_epsilon, session.trainer.clip_epsilon]") == [0.2, 0.07]
+
+    tab_to('[aria-label="The figures that are shown"]')
+    press("ArrowDown")
+    page.wait_for_function("() => document.querySelector('.wb-figure').getAttribute('aria-label').includes('Diagnost')")
+    tab_to('[aria-label="The run that the panel drives"]')
+    press("ArrowUp")
+    expect(panel.message()).to_have_text("The panel drives main now.")
+    tab_to(".modebar-btn")
+    assert page.locator(".modebar").evaluate("node => getComputedStyle(node).opacity") == "1"
+    tab_to('.wb-legend [data-group="agent_2"]')
+    press("Shift+Enter")
+    expect(page.locator('.wb-legend [aria-pressed="true"]')).to_have_text(["agent_2"])
 
 
 def test_the_legend_switches_by_keyboard_and_keeps_the_focus_as_agents_are_updated(panel: Panel) -> None:

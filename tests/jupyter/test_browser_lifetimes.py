@@ -81,6 +81,64 @@ def test_a_second_view_a_cleared_output_and_a_deleted_cell(page: Page, server: S
     assert page.errors == []  # type: ignore[attr-defined]
 
 
+TEN = """
+import gc, threading, weakref
+from IPython.display import display
+from ipywidgets.widgets import widget as registry
+
+before = set(registry._instances), set(threading.enumerate())
+sessions = [wb.Session(wb.happo(env.remake(4), n_steps=8, hidden_sizes=(8,)), name=f"run {k}") for k in range(10)]
+for one in sessions:
+    display(one)
+del one
+"""
+
+
+# What the ten have brought into the kernel beside themselves.
+THREADS = "sum('workbench' in thread.name for thread in set(threading.enumerate()) - before[1])"
+WIDGETS = "len(set(registry._instances) - before[0])"
+
+
+def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, server: Server) -> None:
+    setup = CELL.strip().rsplit("\n", 2)[0]  # without the session
+    server.write("ten.ipynb", [setup, TEN, "1"])
+    panel = Panel(Notebook(page, server, "ten.ipynb").open())
+    panel.notebook.run(0)
+    panel.notebook.run(1)
+    boxes = page.locator(".wb-panel")
+    expect(boxes).to_have_count(10)
+    for k in range(10):
+        boxes.nth(k).get_by_role("button", name="Forward one agent").click()
+        expect(boxes.nth(k).locator('.wb-chip[data-state="done"]')).to_have_count(1)
+        boxes.nth(k).locator(".js-plotly-plot").wait_for()
+    assert panel.ask("[len(one.trainer.remaining) for one in sessions]") == [3] * 10
+
+    # All at once, each to its end; then any of them still answers.
+    panel.ask("[one.start(iterations=4) for one in sessions]")
+    for k in range(10):
+        boxes.nth(k).scroll_into_view_if_needed()  # what is out of sight is told nothing
+        expect(boxes.nth(k).locator(".wb-where")).to_contain_text("iteration 4 ")
+    boxes.nth(6).get_by_role("button", name="Run").click()
+    expect(boxes.nth(6).locator(".wb-where")).to_contain_text("running")
+    boxes.nth(6).get_by_role("button", name="Pause").click()
+    expect(boxes.nth(6).locator(".wb-message")).to_contain_text("Paused")
+    assert panel.ask("[one.trainer.iteration for one in sessions[:6]]") == [4] * 6
+
+    assert page.errors == []  # type: ignore[attr-defined]
+
+    # Closed. (The records come to light then, drawn by JupyterLab's own Plotly, which complains of some.)
+    panel.ask("[globals().update(gone=[weakref.ref(one) for one in sessions])]")
+    panel.ask("[[one.close() for one in sessions], sessions.clear()] and None")
+    expect(boxes).to_have_count(0)
+    panel.notebook.run(2)
+    left = f"[gc.collect() and None, sum(ref() is not None for ref in gone), {THREADS}, {WIDGETS}][1:]"
+    for _ in range(100):  # a thread that was drawing comes to its end by itself
+        if panel.ask(left) == [0, 0, 0]:
+            break
+        page.wait_for_timeout(100)
+    assert panel.ask(left) == [0, 0, 0]
+
+
 def test_plotly_is_sent_once_to_a_page_and_little_else(page: Page, server: Server) -> None:
     received: list[int] = []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -103,7 +105,7 @@ def test_a_kernel_that_cannot_hear_answers_sends_without_them() -> None:
     tested.close()
 
 
-def test_at_most_five_a_second_and_two_percent_of_the_time_while_training() -> None:
+def test_at_most_five_a_second_and_small_shares_of_the_time_while_training() -> None:
     tested = Flusher(lambda: True, fail)
     assert tested._due() < 0, "the first comes at once"
     tested._sent.extend([10.0, 10.1, 10.2, 10.3, 10.4])
@@ -112,7 +114,26 @@ def test_at_most_five_a_second_and_two_percent_of_the_time_while_training() -> N
     tested._sent.extend([10.0, 20.0, 30.0, 40.0, 50.0])
     assert tested._due() == pytest.approx(50.2)
     tested._cost = 0.1
-    assert tested._due() == pytest.approx(50 + 0.1 / flusher.SHARE)
+    assert tested._due() == pytest.approx(50 + flusher.LONGEST)
+    tested._cost = 0.01
+    assert tested._due() == pytest.approx(50 + 0.01 / flusher.SHARE)
+    for _ in range(60):
+        tested.answered(0.03)
+    assert tested._due() == pytest.approx(50 + 0.03 / flusher.PAGE_SHARE / max((os.cpu_count() or 1) - 1, 1))
+
+
+def test_what_is_urgent_does_not_wait_for_the_shares() -> None:
+    sent = Sent()
+    tested = Flusher(sent, fail)
+    tested.gentle, sent.during = True, tested.answered
+    tested._cost = 10.0
+    tested._sent.append(time.perf_counter())
+    tested.poke()
+    assert not tested.settle(0.3)
+    assert sent.number == 0
+    tested.poke(urgent=True)
+    sent.await_number(1)
+    tested.close()
 
 
 def test_closed_sends_nothing() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 MOST_A_SECOND = 5  # frames
-SHARE = 0.02  # of the time, at most, goes into frames while training
+SHARE = 0.02  # of the kernel's time, at most, goes into frames while training
+PAGE_SHARE = 0.015  # of each core but one goes into drawing them, since the page may well be on this machine too
+ANSWER = 0.04  # seconds that a page works to answer: JupyterLab shows the kernel as busy, then as idle
+LONGEST = 5.0  # seconds between frames for the sake of the shares
 PATIENCE = 2.0  # seconds without an answer after which a page counts as hidden
 
 
@@ -19,7 +23,8 @@ class Flusher:
     or closed page answers nothing and is sent nothing, until it answers again. ``flush`` returns whether it sent a
     frame that a page will answer; what it raises goes to ``on_error``.
 
-    gentle      while true, frames take no more than ``SHARE`` of the time, since something else needs it
+    gentle      while true, frames take no more than their shares of the time, since something else needs it; what is
+                ``urgent``, an answer to the user for instance, waits for none of that
     unattended  while true, answers cannot be heard (the kernel is busy with a cell): frames go out once a second anyway
     """
 
@@ -32,19 +37,24 @@ class Flusher:
         self._new = False
         self._unanswered = False
         self._sent: deque[float] = deque([-1e9], maxlen=MOST_A_SECOND)
+        self._urgent = False
         self._cost = 0.0
+        self._page_cost = 0.0
+        self._others = max((os.cpu_count() or 1) - 1, 1)  # cores
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def poke(self) -> None:
+    def poke(self, urgent: bool = False) -> None:
         """Something is new."""
         with self._changed:
             self._new = True
+            self._urgent |= urgent
             self._wake()
 
-    def answered(self) -> None:
-        """A page has drawn the frame that it was sent, or has appeared."""
+    def answered(self, took: float = 0.0) -> None:
+        """A page has drawn the frame that it was sent, at the cost of so many seconds, or has appeared."""
         with self._changed:
+            self._page_cost = 0.5 * (self._page_cost + took) if took else self._page_cost
             self._unanswered = False
             self._wake()
 
@@ -90,7 +100,7 @@ class Flusher:
                 silent = self._unanswered and since < (1.0 if self.unattended else PATIENCE)
                 due = self._due()
                 if now >= due and not silent:
-                    self._new = False
+                    self._new = self._urgent = False
                     return True
                 self._changed.wait(max(due - now, 0.01) if now < due else 0.05)
             self._thread = None
@@ -101,4 +111,7 @@ class Flusher:
         """The earliest time of the next frame."""
         last = self._sent[-1]
         due = self._sent[0] + 1.0 if len(self._sent) == MOST_A_SECOND else last
-        return max(due, last + 1 / MOST_A_SECOND, last + self._cost / SHARE) if self.gentle else due
+        if not self.gentle or self._urgent:
+            return due
+        rest = max(self._cost / SHARE, self._page_cost / (self._others * PAGE_SHARE))
+        return max(due, last + max(1 / MOST_A_SECOND, min(rest, LONGEST)))

@@ -26,6 +26,7 @@ class LivePlot(anywidget.AnyWidget):
 
     widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
     drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
+    took    seconds that the page took to draw it
     """
 
     _esm = script("page", "live_plot")
@@ -41,6 +42,7 @@ class LivePlot(anywidget.AnyWidget):
         """``on_message`` is called, in whatever thread, when a page has drawn a frame or has another width."""
         self.sent = 0
         self.drawn = 0
+        self.took = 0.0
         self._views: dict[str, int] = {}
         self._on_message = on_message
         # Packing takes a moment, which the page needs anyway to set itself up.
@@ -53,16 +55,22 @@ class LivePlot(anywidget.AnyWidget):
         """The different widths to arrange the figure for."""
         return tuple(dict.fromkeys(self._views.values())) or (look.WIDTH,)
 
-    def draw(self, figures: Mapping[int, Mapping[str, Any]], label: str) -> None:
-        """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers."""
+    def draw(self, figures: Mapping[int, Mapping[str, Any]], label: str) -> bool:
+        """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers.
+
+        Returns whether it did: a page that has drawn the very same already is sent nothing.
+        """
         block = Block()
         data = block.pack(next(iter(figures.values()))["data"])
         layouts = {str(width): block.pack(figure["layout"]) for width, figure in figures.items()}
-        self.sent += 1
         spec = {"data": data, "layouts": layouts, "label": label, "frame": self.sent}
+        if self.drawn == self.sent and spec == self.spec and block.bytes() == self.block:
+            return False
+        self.sent += 1
         with self.hold_sync():
             self.block = block.bytes()
-            self.spec = spec
+            self.spec = {**spec, "frame": self.sent}
+        return True
 
     def complain(self, message: Message) -> None:
         """Say under the figure what went wrong; an empty message takes it back."""
@@ -75,6 +83,7 @@ class LivePlot(anywidget.AnyWidget):
             answer(self, message)
         elif kind == "drawn":
             self.drawn = max(self.drawn, int(message["frame"]))
+            self.took = float(message["took"]) / 1000
             self._on_message()
         elif kind in ("width", "gone"):
             others = {view: width for view, width in self._views.items() if view != message["view"]}

@@ -9,13 +9,14 @@ from typing import Any
 from workbench.errors import unknown_name
 from workbench.jupyter import look
 from workbench.jupyter.drawings import DRAWINGS, WITH_M_FACTORS, Drawing
-from workbench.jupyter.flusher import Flusher
+from workbench.jupyter.flusher import ANSWER, Flusher
 from workbench.jupyter.live_plot import LivePlot
 from workbench.jupyter.message import Message, one_line
 from workbench.jupyter.record import Record
 from workbench.jupyter.runs import named
 from workbench.jupyter.shown import AroundEachCell, ShownRecord
 from workbench.jupyter.tape import Tape
+from workbench.jupyter.widgets import close_all
 
 
 class LiveView:
@@ -56,7 +57,7 @@ class LiveView:
         self._flusher.close()
         self._around_each_cell.close()
         self._shown.close()
-        self._plot.close()
+        close_all(self._plot)
 
     def _drawing(self) -> Drawing:
         factors = self._view in WITH_M_FACTORS
@@ -66,9 +67,9 @@ class LiveView:
     def _flush(self) -> bool:
         drawing = self._drawing()
         self._plot.complain(Message())
-        self._plot.draw(drawing.arranged(dict.fromkeys(self._plot.widths, look.PANEL_HEIGHT)), drawing.text)
+        sent = self._plot.draw(drawing.arranged(dict.fromkeys(self._plot.widths, look.PANEL_HEIGHT)), drawing.text)
         self._shown.renew_soon()
-        return True
+        return sent
 
     def _failed(self, error: Exception) -> None:
         self._plot.complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
@@ -78,7 +79,7 @@ class LiveView:
 
     def _hear(self) -> None:
         if self._plot.drawn == self._plot.sent:
-            self._flusher.answered()
+            self._flusher.answered(self._plot.took and self._plot.took + ANSWER)
         if self._plot.widths != self._widths:
             self._widths = self._plot.widths
             self._flusher.poke()

@@ -14,17 +14,18 @@ import ipywidgets
 from workbench.errors import unknown_name
 from workbench.jupyter import distributions, drawings, look
 from workbench.jupyter.drawings import Drawing
-from workbench.jupyter.flusher import Flusher
+from workbench.jupyter.flusher import ANSWER, Flusher
 from workbench.jupyter.live_plot import LivePlot
 from workbench.jupyter.message import Message, one_line
 from workbench.jupyter.record import Record
 from workbench.jupyter.runs import unit_label
 from workbench.jupyter.tape import Tape
-from workbench.jupyter.widgets import Buttons, Knob, Permutation, Request, Status
+from workbench.jupyter.widgets import Buttons, Knob, Permutation, Request, Status, close_all
 from workbench.orders import RULES
 
 ARRANGED, OWN = "arranged", "own"
 RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
+ANSWERS_APART = 5.0  # seconds
 PAGES = ("overview", "diagnostics")
 DOING = {
     "collect": "collecting",
@@ -100,11 +101,13 @@ class Panel:
         self._on_request = on_request
         self._scale: distributions.Scale = "auto"
         self._speed = Speed()
+        self._told: object = None
+        self._heard = -ANSWERS_APART
         self._figure_flusher = Flusher(self._flush_figure, self.figure_failed)
         self._control_flusher = Flusher(self._flush_controls, self._controls_failed)
-        self.permutation = Permutation(on_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
-        self.knob = Knob(on_request)
-        self.buttons = Buttons(on_request)
+        self.permutation = Permutation(self._hear_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
+        self.knob = Knob(self._hear_request)
+        self.buttons = Buttons(self._hear_request)
         self.status = Status(self._hear_status)
         self.plot = LivePlot(self._hear_plot)
         self._row = ipywidgets.HBox([self.buttons, self.knob, self.status]).add_class("wb-row")
@@ -114,10 +117,12 @@ class Panel:
 
     def changed(self) -> None:
         """Show what is new, as soon as the page can take it."""
-        running = self._look_at().running
-        for flusher in (self._figure_flusher, self._control_flusher):
-            flusher.gentle = running
-            flusher.poke()
+        view = self._look_at()
+        told = (view.message, view.trouble, view.asked_order, view.asked_value, view.running, view.active)
+        self._told, urgent = told, told != self._told  # what the user waits for
+        for flusher in (self._control_flusher, self._figure_flusher):
+            flusher.gentle = view.running
+            flusher.poke(urgent and flusher is self._control_flusher)
 
     def unattended(self, on: bool) -> None:
         """Whether the kernel is busy with a cell, so that the page's answers are not heard."""
@@ -128,12 +133,16 @@ class Panel:
         """Take the widgets off the page and stop drawing."""
         for flusher in (self._figure_flusher, self._control_flusher):
             flusher.close()
-        for widget in (self.permutation, *self._row.children, self._row, self.plot, self.box):
-            widget.close()
+        close_all(self.permutation, *self._row.children, self._row, self.plot, self.box)
+
+    def _hear_request(self, request: Request) -> None:
+        self._control_flusher.answered()  # whoever asks sees the panel, its status line or not
+        self._on_request(request)
 
     def _hear_status(self, request: Request) -> None:
         if request["type"] == "shown":
-            self._control_flusher.answered()
+            self._heard = time.monotonic()
+            self._control_flusher.answered(float(request["took"]) / 1000)
         elif request["type"] == "kind" and request["kind"] in distributions.KINDS:
             self.kind = request["kind"]
             self.changed()
@@ -141,11 +150,11 @@ class Panel:
             self.page = request["page"]
             self.changed()
         else:
-            self._on_request(request)
+            self._hear_request(request)
 
     def _hear_plot(self) -> None:
         if self.plot.drawn == self.plot.sent:
-            self._figure_flusher.answered()
+            self._figure_flusher.answered(self.plot.took and self.plot.took + ANSWER)
         if self.plot.widths != self._widths:
             self._widths = self.plot.widths
             self._figure_flusher.poke()
@@ -174,8 +183,7 @@ class Panel:
         drawing = self.drawing(view, self.page)
         self.plot.complain(Message())
         figures = drawing.arranged({width: drawings.live_height(width) for width in self.plot.widths})
-        self.plot.draw(figures, f"{view.trainer.method}. {drawing.text}")
-        return True
+        return self.plot.draw(figures, f"{view.trainer.method}. {drawing.text}")
 
     def figure_failed(self, error: Exception) -> None:
         """Say under the figure that it could not be drawn."""
@@ -194,8 +202,10 @@ class Panel:
         self._turn_knob(view)
         with self.buttons.hold_sync():
             self.buttons.can, self.buttons.running = possible(view), view.running
-        self.status.state = self._state(view)
-        return True
+        # While it trains, every few seconds is often enough to learn whether anybody looks.
+        answer = not view.running or time.monotonic() - self._heard > ANSWERS_APART
+        self.status.state = self._state(view) | {"answer": answer}
+        return answer
 
     def _controls_failed(self, error: Exception) -> None:
         self.failure = error

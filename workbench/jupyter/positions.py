@@ -117,9 +117,11 @@ def _below_one(traces: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _from_zero(shares: Floats) -> dict[str, Any]:
-    """The axis of shares from 0 up; where there is none to see, up to 1 %."""
-    known = shares[np.isfinite(shares)]
-    return {"tickformat": "~%", "rangemode": "tozero", **({} if known.any() else {"range": [0, 0.01]})}
+    """The axis of shares from 0 up, to 1 % at least.
+
+    Given in numbers: where a frame leaves to Plotly what the one before gave, it draws the bars first without a scale.
+    """
+    return {"tickformat": "~%", "range": [0, 1.06 * max(np.nanmax(shares, initial=0), 0.01)]}
 
 
 def m_variance(run: Run) -> Plot:

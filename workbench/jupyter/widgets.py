@@ -17,6 +17,13 @@ from workbench.jupyter.scripts import script, style
 Request = Mapping[str, Any]
 
 
+def close_all(*widgets: Any) -> None:
+    """Close widgets and their layouts, which ipywidgets would keep for ever."""
+    for widget in widgets:
+        widget.layout.close()
+        widget.close()
+
+
 class PanelWidget(anywidget.AnyWidget):
     """A widget that hands the page's messages to ``on_request``, which must return at once."""
 
@@ -83,11 +90,11 @@ class Buttons(PanelWidget):
 
 
 class Status(PanelWidget):
-    """Progress and messages, and what is shown; asks for "select", "page" or "kind", and says "shown" of each state.
+    """Progress and messages, and what is shown; asks for "select", "page" or "kind", and says "shown".
 
     ``state`` is one mapping: ``where`` (progress in words), ``running``, ``fraction`` (of the goal, or None),
     ``message``, ``error`` (whether the message is one), ``trouble``, ``traceback``, ``runs``, ``active``, ``pages``,
-    ``page``, ``kinds``, ``kind`` (that of the M-factors on the first page).
+    ``page``, ``kinds``, ``kind`` (that of the M-factors on the first page), ``answer`` (whether to say "shown").
     """
 
     _esm = script("status")

@@ -48,7 +48,7 @@ function render({ model, el }) {
     const box = part("wb-group");
     for (const one of group) {
       const node = button(one);
-      node.addEventListener("click", () => ask({ type: "do", what: one[0] }));
+      whenPressed(node, () => ask({ type: "do", what: one[0] }));
       buttons.set(one[0], node);
       box.append(node);
     }
@@ -56,7 +56,7 @@ function render({ model, el }) {
   }
 
   function show() {
-    for (const [what, node] of buttons) node.disabled = !model.get("can").includes(what);
+    for (const [what, node] of buttons) enable(node, model.get("can").includes(what));
     buttons.get("run").dataset.on = model.get("running");
   }
 

@@ -7,6 +7,20 @@ function part(className, tag = "div", text) {
   return node;
 }
 
+// Resolves once what was changed is on the screen; in a hidden page, once that is seen again.
+const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+
+// A button that does nothing for now keeps the focus, which a disabled one would lose.
+function enable(button, on) {
+  button.setAttribute("aria-disabled", !on);
+}
+
+function whenPressed(button, act) {
+  button.addEventListener("click", () => {
+    if (button.getAttribute("aria-disabled") !== "true") act();
+  });
+}
+
 // A traceback, folded; nothing where there is none.
 function makeTraceback() {
   const node = part("wb-traceback", "details");

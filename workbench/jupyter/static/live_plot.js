@@ -110,6 +110,9 @@ function render({ model, el }) {
     try {
       const plotly = await loadPlotly(model);
       while (stale && !closed && visible()) {
+        await painted(); // chips and messages that came with this frame are seen before the figure takes its time
+        if (closed) return;
+        const start = performance.now();
         stale = false;
         const spec = model.get("spec");
         if (!spec.frame) return; // the first is still under way
@@ -128,9 +131,11 @@ function render({ model, el }) {
         });
         legend.show(traces);
         figure.setAttribute("aria-label", spec.label ?? "");
+        figure.querySelector(".modebar")?.setAttribute("aria-label", "Figure");
         figure.dataset.frame = spec.frame;
         complain();
-        model.send({ type: "drawn", frame: spec.frame });
+        await painted();
+        if (!closed) model.send({ type: "drawn", frame: spec.frame, took: performance.now() - start });
       }
     } catch (error) {
       stale = true;

@@ -71,7 +71,7 @@ function render({ model, el }) {
     });
     for (const chip of before.values()) chip.remove();
     const few = items.filter(movable).length < 2;
-    shuffle.disabled = reverse.disabled = few;
+    for (const button of [shuffle, reverse]) enable(button, !few);
   }
 
   const spoken = (item) => ({ done: ", already updated", now: ", next" })[item.state] ?? "";
@@ -232,8 +232,8 @@ function render({ model, el }) {
     return best;
   }
 
-  shuffle.addEventListener("click", () => ask({ type: "shuffle" }));
-  reverse.addEventListener("click", () => ask({ type: "reverse" }));
+  whenPressed(shuffle, () => ask({ type: "shuffle" }));
+  whenPressed(reverse, () => ask({ type: "reverse" }));
   rule.addEventListener("change", () => ask({ type: "rule", rule: rule.value }));
   model.on("change:items change:pending change:rule change:rules", renew);
   renew();

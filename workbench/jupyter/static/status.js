@@ -41,8 +41,12 @@ function render({ model, el }) {
 
   // Says that the state was seen: nothing more is sent to a page that does not.
   let onScreen = false;
-  const answer = () => {
-    if (onScreen && document.visibilityState === "visible") model.send({ type: "shown" });
+  let closed = false;
+  const answer = async () => {
+    const start = performance.now();
+    await painted();
+    if (closed || !onScreen || document.visibilityState !== "visible") return;
+    model.send({ type: "shown", took: performance.now() - start });
   };
   const seen = new IntersectionObserver(([entry]) => {
     onScreen = entry.isIntersecting;
@@ -59,20 +63,20 @@ function render({ model, el }) {
     fill(runs, state.runs.map((name) => [name, `drives ${name}`]), state.active);
     runs.hidden = state.runs.length < 2;
     kind.hidden = state.page !== state.pages[0];
-    if (state.fraction === null) bar.removeAttribute("value");
-    else bar.value = state.fraction;
-    bar.hidden = state.fraction === null && !state.running;
+    bar.value = state.fraction ?? 0;
+    bar.hidden = state.fraction === null; // one without a value moves for ever, and costs as much as a figure
     where.textContent = state.where;
     message.dataset.kind = state.error ? "error" : "";
     if (message.textContent !== state.message) message.textContent = state.message;
     if (trouble.textContent !== state.trouble) trouble.textContent = state.trouble;
     trace.show(state.traceback);
-    answer();
+    if (state.answer) answer();
   }
 
   model.on("change:state", show);
   show();
   return () => {
+    closed = true;
     stopAsking();
     document.removeEventListener("wb-unheard", unheard);
     seen.disconnect();
