@@ -71,6 +71,9 @@ def _steer_while_it_trains(panel: Panel) -> None:
     expect(panel.message()).to_contain_text("clip ε is 0.05 from the update of")
     assert panel.ask("[session.running, trainer.clip_epsilon]") == [True, 0.05]
 
+    arranged_in = panel.ask("trainer.iteration")
+    while panel.ask("trainer.iteration") == arranged_in:  # going back to before the change would undo it
+        panel.page.wait_for_timeout(50)
     panel.button("pause").click()
     expect(panel.message()).to_contain_text("Paused in iteration")
     assert panel.ask("[session.running, list(trainer.order)]") == [False, dragged]
