@@ -166,6 +166,7 @@ def test_the_distribution_can_be_switched(panel: Panel) -> None:
 
 def test_the_figure_follows_the_theme(panel: Panel) -> None:
     colour = "() => document.querySelector('.wb-plot .wb-figure').layout.template.layout.font.color"
+    panel.notebook.theme("JupyterLab Light")
     light = panel.page.evaluate(colour)
     panel.notebook.theme("JupyterLab Dark")
     panel.page.wait_for_function(f"light => ({colour})() !== light", arg=light)

@@ -46,6 +46,7 @@ def panel(server: Server, browser: Browser) -> Iterator[Panel]:
         for cell in range(len(NUMBERS) + 1):
             panel.notebook.run(cell)
         yield panel
+        panel.notebook.theme("JupyterLab Light")  # a setting of the server, which other files' tests have too
         assert page.errors == []  # type: ignore[attr-defined]
 
 

@@ -350,6 +350,7 @@ def test_it_follows_the_theme(player: Playing) -> None:
     assert player.notebook is not None
     floor = "p.stage.plain.material.color.getHexString()"
     text = "getComputedStyle(p.numbers.root).color"
+    player.notebook.theme("JupyterLab Light")
     light = player.js(f"[{floor}, {text}]")
     player.notebook.theme("JupyterLab Dark")
     player.until(f"{floor} !== '{light[0]}'")

@@ -127,6 +127,7 @@ def _fork_and_resume(panel: Panel) -> None:
 
 def _change_theme(panel: Panel) -> None:
     ink = "() => document.querySelector('.wb-figure').layout.template.layout.font.color"
+    panel.notebook.theme("JupyterLab Light")
     light = panel.page.evaluate(ink)
     state = panel.ask("session.trainer.fingerprint()")
     panel.notebook.theme("JupyterLab Dark")

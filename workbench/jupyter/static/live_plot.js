@@ -171,7 +171,7 @@ function render({ model, el }) {
   model.on("change:error change:traceback", complain);
   const resized = new ResizeObserver(measured);
   resized.observe(el);
-  const nearby = { rootMargin: "200px" }; // what is about to be scrolled into sight counts as seen
+  const nearby = { rootMargin: "200px", scrollMargin: "200px" }; // what is about to be scrolled into sight counts as seen
   const seen = new IntersectionObserver(([entry]) => {
     onScreen = entry.isIntersecting;
     draw();

@@ -48,10 +48,12 @@ function render({ model, el }) {
     if (closed || !onScreen || document.visibilityState !== "visible") return;
     model.send({ type: "shown", took: performance.now() - start });
   };
+  // Whoever sees any part of the panel counts as seeing this line, which may be just out of sight.
+  const around = { rootMargin: "600px", scrollMargin: "600px" };
   const seen = new IntersectionObserver(([entry]) => {
     onScreen = entry.isIntersecting;
     answer();
-  });
+  }, around);
   seen.observe(el);
   document.addEventListener("visibilitychange", answer);
 
