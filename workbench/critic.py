@@ -102,7 +102,7 @@ def value_slope(
 ) -> tuple[Tensor, Tensor]:
     """The terms whose mean is ``value_loss``, and their derivatives in the predictions; arguments as there."""
     if predictions.device.type != "cpu":
-        return _value_slope(predictions, old_predictions, targets, clip=clip, huber_delta=huber_delta)
+        return _value_slope(predictions, old_predictions, targets, clip, huber_delta)
     losses, slopes = torch.empty_like(predictions), torch.empty_like(predictions)
     near, delta = (math.inf if bound is None else bound for bound in (clip, huber_delta))
     seen = predictions.numpy(), old_predictions.numpy(), targets.numpy()
@@ -111,12 +111,7 @@ def value_slope(
 
 
 def _value_slope(
-    predictions: Tensor,
-    old_predictions: Tensor,
-    targets: Tensor,
-    *,
-    clip: float | None,
-    huber_delta: float | None,
+    predictions: Tensor, old_predictions: Tensor, targets: Tensor, clip: float | None, huber_delta: float | None
 ) -> tuple[Tensor, Tensor]:
     """``value_slope`` on any device."""
 

@@ -55,15 +55,19 @@ class KeptRun(RunResult):
         return rows_of(read_table(self.path), kind)
 
 
+def task_name(parameters: Mapping[str, Any]) -> str:
+    """A task as files and directories call it: scenario and partition, as far as there are any."""
+    return "-".join(str(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
+
+
 def file_name(name: str, parameters: Mapping[str, Any]) -> str:
     """What a run's file is called: for people its task, method and seed, and the beginning of its hash.
 
     >>> file_name("0123456789abcdef", {"method": "happo", "scenario": "Ant", "agent_conf": "4x2", "seed": 1})
     'Ant-4x2_happo_seed-1_01234567.parquet'
     """
-    task = "-".join(str(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
     seed = f"seed-{parameters['seed']}" if "seed" in parameters else ""
-    words = [task, str(parameters.get("method", "")), seed, name[:8]]
+    words = [task_name(parameters), str(parameters.get("method", "")), seed, name[:8]]
     return "_".join(word for word in words if word) + ".parquet"
 
 

@@ -344,9 +344,8 @@ def _several(value: Any) -> Sequence[Any]:
 
 def _cell_name(parameters: Mapping[str, Any]) -> str:
     """A method on a task, with as many env steps, as a directory is called."""
-    task = "-".join(str(parameters[name]) for name in IDENTIFYING[1:] if name in parameters)
     steps = f"{parameters.get('env_steps', 0):.0e}".replace("e+0", "e")
-    return "_".join(word for word in (task, str(parameters.get("method", "")), steps) if word)
+    return "_".join(word for word in (kept.task_name(parameters), str(parameters.get("method", "")), steps) if word)
 
 
 def _size(parameters: Mapping[str, Any]) -> float:
