@@ -204,10 +204,8 @@ class Panel:
             self.buttons.can, self.buttons.running = possible(view), view.running
         # While it trains, every few seconds is often enough to learn whether anybody looks.
         answer = not view.running or time.monotonic() - self._heard > ANSWERS_APART
-        state = self._state(view) | {"answer": answer}
-        news = state != self.status.state  # what is as it was is not sent, and nobody answers it
-        self.status.state = state
-        return answer and news
+        self.status.state = self._state(view) | {"answer": answer}
+        return answer
 
     def _controls_failed(self, error: Exception) -> None:
         self.failure = error
