@@ -99,7 +99,6 @@ THREADS = "sum('workbench' in thread.name for thread in set(threading.enumerate(
 WIDGETS = "len(set(registry._instances) - before[0])"
 
 
-@pytest.mark.xfail(strict=False, reason="now and then one of the ten does not show what a click on it did")
 def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, server: Server) -> None:
     setup = CELL.strip().rsplit("\n", 2)[0]  # without the session
     server.write("ten.ipynb", [setup, TEN, "1"])
@@ -138,6 +137,16 @@ def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, serve
             break
         page.wait_for_timeout(100)
     assert panel.ask(left) == [0, 0, 0]
+
+
+def test_the_figure_has_its_place_before_it_is_drawn(page: Page, server: Server) -> None:
+    server.write("place.ipynb", [CELL])
+    panel = Panel(Notebook(page, server, "place.ipynb").open())
+    page.evaluate("() => { const never = () => new Promise(() => {}); window.Plotly = { react: never, newPlot: never }; }")
+    panel.notebook.run(0)
+    expect(page.locator(".wb-legend button")).to_have_count(4)
+    height = page.locator(".wb-figure").evaluate("node => node.clientHeight")
+    assert height == page.locator(".wb-figure").evaluate("node => parseInt(node.style.minHeight)") > 300
 
 
 def test_plotly_is_sent_once_to_a_page_and_little_else(page: Page, server: Server) -> None:

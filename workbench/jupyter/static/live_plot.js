@@ -129,7 +129,6 @@ function render({ model, el }) {
           displaylogo: false,
           modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
         });
-        legend.show(traces);
         figure.setAttribute("aria-label", spec.label ?? "");
         figure.querySelector(".modebar")?.setAttribute("aria-label", "Figure");
         figure.dataset.frame = spec.frame;
@@ -145,8 +144,16 @@ function render({ model, el }) {
     }
   }
 
+  // The figure's place is kept from the moment its size is known: buttons below do not move while it is being drawn.
+  const reserve = () => {
+    const spec = model.get("spec");
+    if (!spec.frame || !width) return;
+    figure.style.minHeight = `${nearest(spec.layouts, width).height}px`;
+    legend.show(spec.data);
+  };
   const renew = () => {
     stale = true;
+    reserve();
     draw();
   };
   const measured = () => {
