@@ -142,7 +142,9 @@ def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, serve
 def test_the_figure_has_its_place_before_it_is_drawn(page: Page, server: Server) -> None:
     server.write("place.ipynb", [CELL])
     panel = Panel(Notebook(page, server, "place.ipynb").open())
-    page.evaluate("() => { const never = () => new Promise(() => {}); window.Plotly = { react: never, newPlot: never }; }")
+    page.evaluate(
+        "() => { const never = () => new Promise(() => {}); window.Plotly = { react: never, newPlot: never }; }"
+    )
     panel.notebook.run(0)
     expect(page.locator(".wb-legend button")).to_have_count(4)
     height = page.locator(".wb-figure").evaluate("node => node.clientHeight")

@@ -44,11 +44,26 @@ def test_the_next_frame_waits_for_the_answer() -> None:
     tested.poke()
     sent.await_number(1)
     tested.poke()
-    assert tested.settle(SECONDS), "a page that does not answer keeps no thread"
+    assert tested.settle(SECONDS), "a page that does not answer is not waited for"
     assert sent.number == 1
     tested.answered()
     sent.await_number(2)
     tested.close()
+
+
+def test_all_frames_are_drawn_in_one_thread() -> None:
+    drawn_by: set[threading.Thread] = set()
+    sent = Sent(lambda: drawn_by.add(threading.current_thread()))
+    tested = Flusher(sent, fail)
+    for number in (1, 2, 3):
+        tested.poke()
+        sent.await_number(number)
+        assert tested.settle(SECONDS)
+        tested.answered()
+    tested.close()
+    (thread,) = drawn_by
+    thread.join(SECONDS)
+    assert not thread.is_alive(), "closing does not linger"
 
 
 def test_an_answer_that_comes_while_the_frame_is_being_sent_is_heard() -> None:

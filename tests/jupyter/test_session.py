@@ -311,13 +311,31 @@ def test_a_session_says_in_one_line_what_it_is(open_session: Callable[..., Sessi
     assert repr(session) == "Session of HAPPO (other, one of 2 runs) · paused · iteration 0"
 
 
-def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session]) -> None:
+def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.jupyter.worker.LINGER", 1000.0)
     sessions = [open_session(make_trainer(seed=k)) for k in range(10)]
     for session in sessions:
         session.start(iterations=1)
     for session in sessions:
         session.wait(SECONDS)
+        session.close()
     for thread in threading.enumerate():
         if thread.name == "workbench-worker":
             thread.join(SECONDS)
             assert not thread.is_alive()
+
+
+def test_all_steps_are_taken_in_one_thread_that_ends_by_itself(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.jupyter.worker.LINGER", 0.5)
+    session = open_session(make_trainer())
+    taken_by: set[threading.Thread] = set()
+    session.trainer.subscribe(lambda event: taken_by.add(threading.current_thread()))
+    for _ in range(4):
+        session.step("phase")
+    (thread,) = taken_by
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    session.step("phase")  # has a new one
+    assert len(taken_by) == 2

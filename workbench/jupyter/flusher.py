@@ -8,6 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from workbench.jupyter.worker import LINGER
+
 MOST_A_SECOND = 5  # frames
 SHARE = 0.02  # of the kernel's time, at most, goes into frames while training
 PAGE_SHARE = 0.015  # of each core but one goes into drawing them, since the page may well be on this machine too
@@ -17,7 +19,7 @@ PATIENCE = 2.0  # seconds without an answer after which a page counts as hidden
 
 
 class Flusher:
-    """Calls ``flush`` in a thread of its own, which lives only while there is something to draw.
+    """Calls ``flush`` in a thread of its own, which lives while there is something to draw and a little longer.
 
     ``poke()`` says that something is new. A frame is drawn when the page has ``answered()`` the one before it; a hidden
     or closed page answers nothing and is sent nothing, until it answers again. ``flush`` returns whether it sent a
@@ -42,6 +44,7 @@ class Flusher:
         self._page_cost = 0.0
         self._others = max((os.cpu_count() or 1) - 1, 1)  # cores
         self._thread: threading.Thread | None = None
+        self._busy = False
         self._closed = False
 
     def poke(self, urgent: bool = False) -> None:
@@ -67,11 +70,16 @@ class Flusher:
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being drawn or waits to be; returns whether that came in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None, timeout)
+            return self._changed.wait_for(lambda: not self._busy, timeout)
+
+    def _wanted(self) -> bool:
+        """Whether there is something to draw, and a page that will look at it."""
+        return self._new and not self._closed and (not self._unanswered or self.unattended)
 
     def _wake(self) -> None:
         self._changed.notify_all()
-        if self._thread is None and self._new and not self._closed and (not self._unanswered or self.unattended):
+        self._busy |= self._wanted()
+        if self._thread is None and self._busy:
             self._thread = threading.Thread(target=self._work, name="workbench-view", daemon=True)
             self._thread.start()
 
@@ -91,19 +99,24 @@ class Flusher:
                 self._unanswered &= sent
 
     def _wait_for_turn(self) -> bool:
-        """Wait until a frame is due; False, and the thread is over, where none is or the page does not answer."""
+        """Wait until a frame is due; False, and the thread is over, where none was for long."""
         with self._changed:
-            while not self._closed and self._new:
+            while not self._closed:
                 now, since = time.perf_counter(), time.perf_counter() - self._sent[-1]
-                if self._unanswered and not self.unattended and since > PATIENCE:
-                    break  # hidden or closed; its answer wakes us
+                hidden = self._unanswered and not self.unattended and since > PATIENCE  # or closed; its answer wakes us
+                if hidden or not self._new:
+                    self._busy = False
+                    self._changed.notify_all()
+                    if not self._changed.wait_for(lambda: self._closed or self._wanted(), LINGER):
+                        break
+                    continue
                 silent = self._unanswered and since < (1.0 if self.unattended else PATIENCE)
                 due = self._due()
                 if now >= due and not silent:
                     self._new = self._urgent = False
                     return True
                 self._changed.wait(max(due - now, 0.01) if now < due else 0.05)
-            self._thread = None
+            self._thread, self._busy = None, False
             self._changed.notify_all()
             return False
 

@@ -165,6 +165,7 @@ class Session:
         """Stop training and take the panel off the page. The trainers stay usable."""
         self._steering.worker.pursue(None)
         self._steering.worker.wait()
+        self._steering.worker.dismiss()
         self._around_each_cell.close()
         self._shown.close()
         self._steering.close()

@@ -13,6 +13,7 @@ from typing import Any
 from workbench.events import AgentUpdated, CriticUpdated, Event
 
 KINDS = ("phase", "agent", "iteration")
+LINGER = 10.0  # seconds that a thread waits for more to do: new ones take new memory from the C library, megabytes each
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Command:
 
 
 class Worker:
-    """Steps a trainer towards a goal in a thread of its own, which lives only while there is something to do.
+    """Steps a trainer towards a goal in a thread of its own, which lives while it has something to do, and longer.
 
     ``step`` does one phase; ``evaluate`` is called with a number of episodes where the goal asks for it. ``on_change``
     is called in the thread after everything that happened, and ``on_error`` with an exception that stopped it.
@@ -90,6 +91,8 @@ class Worker:
         self._commands: list[Command] = []
         self._goal: Goal | None = None
         self._thread: threading.Thread | None = None
+        self._busy = False
+        self._dismissed = False
 
     @property
     def goal(self) -> Goal | None:
@@ -99,7 +102,7 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
-        return self._thread is None
+        return not self._busy
 
     def submit(self, action: Callable[[], Any], key: str | None = None) -> Future[Any]:
         """Do something between two phases: at once where none is under way. Called from any thread."""
@@ -124,15 +127,23 @@ class Worker:
         """Wait until nothing is under way; returns whether that came in time. An interrupt is heard while it waits."""
         end = time.monotonic() + (math.inf if timeout is None else timeout)
         with self._changed:
-            while self._thread is not None and (left := end - time.monotonic()) > 0:
+            while self._busy and (left := end - time.monotonic()) > 0:
                 self._changed.wait(min(left, 0.2))
-            return self._thread is None
+            return not self._busy
+
+    def dismiss(self) -> None:
+        """End the thread once nothing is under way, without lingering; the next command has a new one."""
+        with self._changed:
+            self._dismissed = True
+            self._changed.notify_all()
 
     def in_thread(self) -> bool:
         """Whether the caller is the worker itself, which must not wait for itself."""
         return threading.current_thread() is self._thread
 
     def _start(self) -> None:
+        self._busy, self._dismissed = True, False
+        self._changed.notify_all()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="workbench-worker", daemon=True)
             self._thread.start()
@@ -142,16 +153,23 @@ class Worker:
             with self._changed:
                 commands, self._commands = self._commands, []
                 goal = self._goal
-                if not commands and goal is None:
-                    self._thread = None
-                    self._changed.notify_all()
-                    break
+                self._busy = bool(commands) or goal is not None
+                self._changed.notify_all()
             for command in commands:
                 command.run()
             if not commands and goal is not None:
                 self._advance(goal)
             self._on_change()
-        self._on_change()
+            if not commands and goal is None and not self._called():
+                break
+
+    def _called(self) -> bool:
+        """Wait a while for something to do; False, and the thread is over, where nothing came."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy or self._dismissed, LINGER)
+            if not self._busy:
+                self._thread = None
+            return self._busy
 
     def _advance(self, goal: Goal) -> None:
         try:
