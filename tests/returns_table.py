@@ -4,8 +4,8 @@
     python tests/returns_table.py DIRECTORY --methods happo ippo --tasks "HalfCheetah 2x3" --env-steps 300000
     python tests/returns_table.py DIRECTORY --only-tables        from what has been run so far
 
-Each run starts from the settings that HAPPO's or HATRPO's authors tuned for the task; the other methods take HAPPO's,
-as far as they have them. A return is the mean of 32 whole episodes with the likeliest actions, after the last
+HAPPO, HATRPO, MAPPO and HAA2C have the settings that their authors tuned for the task; IPPO and shared-policy PPO have
+MAPPO's, which are HAPPO's, and on simple_spread all but HATRPO have HAPPO's as far as they have them. A return is the mean of 32 whole episodes with the likeliest actions, after the last
 iteration. The unit of an interval is the seed: mean ± t·s/√n at 95 %, and Welch's for differences of methods.
 
 ``DIRECTORY/returns.csv`` has one row for each run, ``DIRECTORY/returns.md`` the tables and the command.
@@ -40,12 +40,12 @@ KEYS = ["task", "method", "seed"]
 
 @dataclass(frozen=True)
 class Task:
-    """An environment, its budget, and HAPPO's and HATRPO's settings for it."""
+    """An environment, its budget, and settings for it: HAPPO's, and those of methods that have their own."""
 
     make: Callable[[], TeamEnv]
     env_steps: int
     happo: dict[str, Any]
-    hatrpo: dict[str, Any]
+    own: dict[str, dict[str, Any]]
 
 
 def _spread() -> Any:
@@ -60,7 +60,7 @@ def _robot(name: str) -> Task:
         make=lambda: wb.envs.mujoco(scenario, agent_conf, n_envs=N_ENVS, n_threads=torch.get_num_threads()),
         env_steps=600_000,
         happo=wb.reference_settings("happo", name),
-        hatrpo=wb.reference_settings("hatrpo", name),
+        own={method: wb.reference_settings(method, name) for method in ("hatrpo", "haa2c")},
     )
 
 
@@ -69,7 +69,7 @@ TASKS = {
         make=lambda: wb.envs.pettingzoo(_spread, n_envs=N_ENVS),
         env_steps=300_000,
         happo={**SPREAD, "lr": 7e-4, "critic_lr": 7e-4, "epochs": 10, "entropy_coef": 0.01},
-        hatrpo={**SPREAD, "max_kl": 0.01},
+        own={"hatrpo": {**SPREAD, "max_kl": 0.01}},
     ),
     "HalfCheetah 2x3": _robot("HalfCheetah 2x3"),
     "Walker2d 2x3": _robot("Walker2d 2x3"),
@@ -77,8 +77,8 @@ TASKS = {
 
 
 def settings_for(method: str, task: Task) -> dict[str, Any]:
-    """HATRPO's settings, or as many of HAPPO's as the method has."""
-    chosen = task.hatrpo if method == "hatrpo" else task.happo
+    """The method's own settings, or as many of HAPPO's as it has."""
+    chosen = task.own.get(method, task.happo)
     return {name: value for name, value in chosen.items() if name in METHODS[method].settings.names()}
 
 

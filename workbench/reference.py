@@ -41,14 +41,35 @@ def _happo(
     }
 
 
+def _haa2c(lr: float, epochs: int) -> dict[str, Any]:
+    return {
+        **COMMON,
+        "lr": lr,
+        "critic_lr": lr,
+        "epochs": epochs,
+        "critic_epochs": epochs,
+        "value_clip_epsilon": 0.1,
+        "lr_decay_steps": DECAY_STEPS,
+    }
+
+
+_CLIPPED = {
+    "Ant 4x2": _happo(5e-4, 5, 1, 0.1, 0.0, decay=False),
+    "HalfCheetah 2x3": _happo(5e-4, 15, 1, 0.05, 0.01, decay=False),
+    "Hopper 3x1": _happo(5e-4, 10, 1, 0.05, 0.0, decay=True),
+    "Humanoid 17x1": _happo(5e-4, 5, 1, 0.1, 0.0, decay=True),
+    "Walker2d 2x3": _happo(1e-3, 5, 2, 0.05, 0.0, decay=True),
+    "Walker2d 6x1": _happo(5e-4, 5, 1, 0.1, 0.01, decay=False),
+}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "happo": {
-        "Ant 4x2": _happo(5e-4, 5, 1, 0.1, 0.0, decay=False),
-        "HalfCheetah 2x3": _happo(5e-4, 15, 1, 0.05, 0.01, decay=False),
-        "Hopper 3x1": _happo(5e-4, 10, 1, 0.05, 0.0, decay=True),
-        "Humanoid 17x1": _happo(5e-4, 5, 1, 0.1, 0.0, decay=True),
-        "Walker2d 2x3": _happo(1e-3, 5, 2, 0.05, 0.0, decay=True),
-        "Walker2d 6x1": _happo(5e-4, 5, 1, 0.1, 0.01, decay=False),
+    "happo": _CLIPPED,
+    "mappo": _CLIPPED,  # theirs has one policy for all agents: here that is shared_ppo
+    "haa2c": {
+        "Ant 4x2": _haa2c(5e-4, 5),
+        "HalfCheetah 2x3": _haa2c(5e-4, 5),
+        "Hopper 3x1": _haa2c(1e-4, 3),
+        "Walker2d 2x3": _haa2c(1e-4, 5),
+        "Walker2d 6x1": _haa2c(1e-4, 5),
     },
     "hatrpo": {
         task: {**COMMON, "max_kl": max_kl, "critic_epochs": 5}
