@@ -5,8 +5,9 @@
     python tests/returns_table.py DIRECTORY --only-tables        from what has been run so far
 
 HAPPO, HATRPO, MAPPO and HAA2C have the settings that their authors tuned for the task; IPPO and shared-policy PPO have
-MAPPO's, which are HAPPO's, and on simple_spread all but HATRPO have HAPPO's as far as they have them. A return is the mean of 32 whole episodes with the likeliest actions, after the last
-iteration. The unit of an interval is the seed: mean ± t·s/√n at 95 %, and Welch's for differences of methods.
+MAPPO's, which are HAPPO's, and on simple_spread all but HATRPO have HAPPO's as far as they have them. A return is the
+mean of 32 whole episodes with the likeliest actions, after the last iteration. The unit of an interval is the seed:
+mean ± t·s/√n at 95 %, and Welch's for differences of methods.
 
 ``DIRECTORY/returns.csv`` has one row for each run, ``DIRECTORY/returns.md`` the tables and the command.
 """

@@ -78,6 +78,13 @@ class Panel:
             f"() => ({frame})() >= {self.ask('session._panel.plot.sent')}", timeout=30 * SECONDS
         )
 
+    def await_traces(self, *names: str) -> None:
+        """Wait until traces of all these names are drawn."""
+        self.page.wait_for_function(
+            """([names, figure]) => names.every((name) => figure.data?.some((one) => one.name === name))""",
+            arg=[list(names), self.figure().first.element_handle()],
+        )
+
     def traces(self) -> list[dict[str, Any]]:
         """Name, type, x and number of points of what is drawn, as far as it is shown."""
         self.await_figure()

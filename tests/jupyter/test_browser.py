@@ -41,7 +41,7 @@ def test_a_step_is_seen_in_trainer_and_page(panel: Panel) -> None:
     panel.button("step iteration").click()
     expect(panel.where()).to_contain_text("iteration 1 ")
     assert panel.ask("trainer.iteration") == 1
-    assert {trace["name"] for trace in panel.traces()} >= set(AGENTS)
+    panel.await_traces(*AGENTS)
 
 
 def test_run_and_pause(panel: Panel) -> None:
@@ -268,7 +268,7 @@ def test_the_legend_switches_by_keyboard_and_keeps_the_focus_as_agents_are_updat
     panel.page.keyboard.press("Enter")
     expect(panel.legend("agent_3")).to_have_attribute("aria-pressed", "false")
     panel.ask("[session.step('agent') and None]")
-    assert {trace["name"] for trace in panel.traces()} >= set(AGENTS[:3])
+    panel.await_traces(*AGENTS[:3])
     expect(legend).to_have_text(AGENTS)
     assert panel.page.evaluate("() => document.activeElement.dataset.group") == "agent_3"
     panel.ask("[session.step('iteration') and None]")

@@ -139,6 +139,29 @@ def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, serve
     assert panel.ask(left) == [0, 0, 0]
 
 
+# What a busy page does now and then: it hands over two sightings at once, the older one first.
+TWO_AT_ONCE = """() => {
+  const Real = window.IntersectionObserver;
+  window.IntersectionObserver = class extends Real {
+    constructor(tell, options) {
+      super((entries) => tell(entries.flatMap((one) => [{ isIntersecting: !one.isIntersecting }, one])), options);
+    }
+  };
+}"""
+
+
+def test_of_several_sightings_the_newest_counts(page: Page, server: Server) -> None:
+    server.write("sightings.ipynb", [CELL])
+    panel = Panel(Notebook(page, server, "sightings.ipynb").open())
+    page.evaluate(TWO_AT_ONCE)
+    panel.notebook.run(0)
+    panel.figure().wait_for()
+    for iteration in (1, 2):
+        panel.button("step iteration").click()
+        expect(panel.where()).to_contain_text(f"iteration {iteration} ")
+    panel.await_figure()
+
+
 def test_the_figure_has_its_place_before_it_is_drawn(page: Page, server: Server) -> None:
     server.write("place.ipynb", [CELL])
     panel = Panel(Notebook(page, server, "place.ipynb").open())

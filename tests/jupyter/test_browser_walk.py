@@ -106,7 +106,7 @@ def _step_and_go_back(panel: Panel) -> None:
     panel.button("rewind iteration").click()
     expect(done).to_have_count(0)
     assert panel.ask("trainer.fingerprint()") == at_first
-    assert {trace["name"] for trace in panel.traces()} >= set(AGENTS)
+    panel.await_traces(*AGENTS)
 
 
 def _fork_and_resume(panel: Panel) -> None:
@@ -122,7 +122,7 @@ def _fork_and_resume(panel: Panel) -> None:
     assert panel.ask("[trainer.fingerprint(), trainer.iteration]") == parent
     assert panel.ask("session.trainer.iteration") > parent[1]
     assert panel.ask("list(session.trainers)") == ["main", "fork 1"]
-    assert {trace["name"] for trace in panel.traces()} >= {"main", "fork 1"}
+    panel.await_traces("main", "fork 1")
 
 
 def _change_theme(panel: Panel) -> None:

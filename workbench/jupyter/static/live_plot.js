@@ -179,8 +179,8 @@ function render({ model, el }) {
   const resized = new ResizeObserver(measured);
   resized.observe(el);
   const nearby = { rootMargin: "200px", scrollMargin: "200px" }; // what is about to be scrolled into sight counts as seen
-  const seen = new IntersectionObserver(([entry]) => {
-    onScreen = entry.isIntersecting;
+  const seen = new IntersectionObserver((entries) => {
+    onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
     draw();
   }, nearby);
   seen.observe(el);

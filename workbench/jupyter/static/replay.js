@@ -454,8 +454,8 @@ function render({ model, el }) {
     player.stage?.retheme(dark);
   };
   const appear = () => player.ensure().then(() => player?.draw());
-  const seen = new IntersectionObserver(([entry]) => {
-    player.onScreen = entry.isIntersecting;
+  const seen = new IntersectionObserver((entries) => {
+    player.onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
     if (player.onScreen) appear();
   });
   seen.observe(player.view);

@@ -50,8 +50,8 @@ function render({ model, el }) {
   };
   // Whoever sees any part of the panel counts as seeing this line, which may be just out of sight.
   const around = { rootMargin: "600px", scrollMargin: "600px" };
-  const seen = new IntersectionObserver(([entry]) => {
-    onScreen = entry.isIntersecting;
+  const seen = new IntersectionObserver((entries) => {
+    onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
     answer();
   }, around);
   seen.observe(el);
