@@ -34,6 +34,7 @@ from workbench.envs.base import TeamEnv
 from workbench.recipes import METHODS, make_trainer
 
 EPISODES = 32
+LAST = 10  # iterations whose return in training is told
 N_ENVS = 20
 SPREAD = {"n_steps": 100, "hidden_sizes": (64, 64), "gamma": 0.95}
 KEYS = ["task", "method", "seed"]
@@ -103,10 +104,17 @@ def run(method: str, name: str, seed: int, directory: Path, env_steps: int) -> d
         "env_steps": trainer.env_steps,
         "untrained": float(untrained),
         "return": float(trainer.evaluate(EPISODES).mean()),
+        "training": float(trainer.history["return"].dropna().tail(LAST).mean()),
+        "effective": effective(trainer.agent_history),
     }
     trainer.history.to_csv(place / "history.csv", index=False)
     trainer.env.close()
     return row
+
+
+def effective(agent_history: pd.DataFrame) -> float:
+    """Mean effective sample size of the preceding ratio, over all updates but each iteration's first."""
+    return float(agent_history.query("position > 0")["effective_sample_size"].mean())
 
 
 def _threads(n: int) -> None:
@@ -147,6 +155,11 @@ def interval(values: pd.Series) -> str:
     return f"{values.mean():.1f} ± {half:.1f}"
 
 
+def percent(values: pd.Series) -> str:
+    """Mean in percent; nothing where there is no such thing."""
+    return "" if values.isna().all() else f"{100 * values.mean():.1f} %"
+
+
 def difference(one: pd.Series, other: pd.Series) -> str:
     """Mean of ``one`` minus mean of ``other``, with Welch's 95 % interval: seeds of two methods are no pairs."""
     if min(len(one), len(other)) < 2:
@@ -155,14 +168,18 @@ def difference(one: pd.Series, other: pd.Series) -> str:
     return f"{one.mean() - other.mean():.1f} ± {(found.high - found.low) / 2:.1f}"
 
 
+def by_method(rows: pd.DataFrame, column: str, tell: Callable[[pd.Series], str] = interval) -> pd.DataFrame:
+    """Methods × tasks."""
+    return rows.pivot_table(index="method", columns="task", values=column, aggfunc=tell, sort=False)
+
+
 def returns(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods × tasks, and the untrained policies' returns as the first row."""
-    shown = rows.pivot_table(index="method", columns="task", values="return", aggfunc=interval, sort=False)
     # The methods' untrained policies are much the same ones, seed by seed: a seed counts once.
     beginnings = rows.groupby(["task", "seed"], sort=False, as_index=False)["untrained"].mean()
     untrained = beginnings.pivot_table(columns="task", values="untrained", aggfunc=interval, sort=False)
     untrained.index = pd.Index(["untrained"])
-    return pd.concat([untrained, shown])
+    return pd.concat([untrained, by_method(rows, "return")])
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -188,16 +205,20 @@ def markdown(table: pd.DataFrame, corner: str) -> str:
 
 def report(rows: pd.DataFrame, command: str) -> str:
     """Both tables, how they were made, and by which command."""
-    seeds = rows.groupby(["task", "method"])["seed"].nunique()
+    seeds = sorted(set(rows.groupby(["task", "method"])["seed"].nunique()))
     budgets = ", ".join(
         f"{task} {'/'.join(f'{n:,}' for n in sorted(set(steps)))}" for task, steps in rows.groupby("task")["env_steps"]
     )
     return "\n\n".join(
         (
-            f"Return after training, mean ± half of the 95 % interval over {seeds.min()} to {seeds.max()} seeds; a "
+            f"Return after training, mean ± half of the 95 % interval over {' to '.join(map(str, seeds))} seeds; a "
             f"seed's return is the mean of {EPISODES} episodes with the likeliest actions. Env steps: {budgets}.",
             markdown(returns(rows), "method"),
             markdown(differences(rows), "difference"),
+            f"In training, where actions are sampled, over the last {LAST} iterations:",
+            markdown(by_method(rows, "training"), "method"),
+            "Effective sample size of the preceding ratio, of agents that are not first, mean over training and seeds:",
+            markdown(by_method(rows, "effective", percent), "method"),
             f"```sh\n{command}\n```",
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import returns_table
@@ -9,6 +11,8 @@ from returns_table import TASKS, differences, interval, longest, report, returns
 from scipy import stats
 
 from workbench.recipes import METHODS
+
+ROOT = Path(__file__).parent.parent
 
 
 def rows():
@@ -22,6 +26,8 @@ def rows():
             "env_steps": 4000,
             "untrained": -5.0 - seed,
             "return": end,
+            "training": end - 1,
+            "effective": 0.9 + seed / 100,
         }
         for method, values in ends.items()
         for seed, end in enumerate(values)
@@ -47,7 +53,9 @@ def test_the_tables_stand_in_one_report_with_the_command():
     text = report(shown, "python tests/returns_table.py DIRECTORY --jobs 2")
     assert "| happo | 13.0 ± " in text
     assert "| untrained | -6.0 ± 2.5 |" in text
-    assert "over 3 to 3 seeds" in text
+    assert "over 3 seeds" in text
+    assert "over the last 10 iterations:\n\n| method | simple_spread |\n| --- | ---: |\n| happo | 12.0 ± " in text
+    assert "| ippo | 91.0 % |" in text
     assert "simple_spread 4,000." in text
     assert "```sh\npython tests/returns_table.py DIRECTORY --jobs 2\n```" in text
 
@@ -69,7 +77,18 @@ def test_one_run_is_taken_up_where_it_was_left(tmp_path, monkeypatch):
     assert half["untrained"] == whole["untrained"]
     history = pd.read_csv(tmp_path / "simple_spread" / "happo" / "seed-0" / "history.csv")
     assert history["env_steps"].tolist() == [2000, 4000]
+    assert whole["training"] == pytest.approx(history["return"].mean())
     assert returns_table.budget("simple_spread", 2001) == 4000
+
+
+def test_the_page_shows_the_tables_of_the_committed_runs():
+    committed = pd.read_csv(ROOT / "data" / "returns" / "returns.csv")
+    page = (ROOT / "docs" / "returns.md").read_text(encoding="utf-8")
+    assert report(longest(committed), "python tests/returns_table.py DIRECTORY --jobs 2") in page
+    assert sorted(committed.groupby(["task", "method"])["seed"].apply(list).map(sorted).map(tuple).unique()) == [
+        (0, 1, 2)
+    ]
+    assert set(committed["method"]) == set(METHODS)
 
 
 def test_without_runs_there_is_no_table(tmp_path, capsys):
