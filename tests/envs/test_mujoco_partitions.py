@@ -180,6 +180,13 @@ def test_factorizations_that_are_none_are_refused(factorization: Any, message: s
         MujocoTeamEnv("Ant", agent_factorization=factorization)
 
 
+def test_a_partition_is_a_factorization_and_a_nested_list_is_none() -> None:
+    env = MujocoTeamEnv("Ant", "4x2", n_envs=1)
+    assert MujocoTeamEnv("Ant", n_envs=1, agent_factorization=env.partition).partition == env.partition
+    with pytest.raises(TypeError, match=r"agent 'agent_0' is given \['hip_1', 'ankle_1'\]: expected names of joints"):
+        MujocoTeamEnv("Ant", agent_factorization=[[["hip_1", "ankle_1"]]])
+
+
 def test_what_a_batch_cannot_observe_is_refused() -> None:
     with quiet():
         from gymnasium_robotics.envs.multiagent_mujoco.obsk import Node

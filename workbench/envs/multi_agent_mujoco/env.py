@@ -35,7 +35,8 @@ class MujocoTeamEnv(TeamEnv):
     standardize          (x − mean) / std of each vector, observations and state, as float32; else raw, as float64. By
                          default standardized if ``agent_obsk`` is None, as in the papers
     agent_factorization  your own partition: {agent: joints}, or a sequence of joints for each agent, joints by name or
-                         actuators by name or number; or the mapping that gymnasium-robotics takes under this name
+                         actuators by name or number, or as ``partition`` has them; or the mapping that
+                         gymnasium-robotics takes under this name
     local_categories     for k ≥ 0, what is observed of joints 0, 1 … steps away, the last also of those beyond; by
                          default as in ``mamujoco_v1``, without what the keywords below leave out
     global_categories    for k ≥ 0, what every agent observes of the root: "qpos", "qvel"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import mujoco
+import numpy as np
 
 from workbench.errors import unknown_name
 
@@ -26,6 +27,9 @@ class OwnedActuator(NamedTuple):
     actuator: int
     joint: str
     body: int
+
+
+Named = str | int | OwnedActuator
 
 
 def _legs(*groups: str) -> Parts:
@@ -113,10 +117,11 @@ def owned_actuator(model: mujoco.MjModel, actuator: int) -> OwnedActuator:
     return OwnedActuator(actuator, model.joint(joint).name, int(model.jnt_bodyid[joint]))
 
 
-def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[str | int]] | Sequence[Iterable[str | int]]) -> Shares:
+def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[Named]] | Sequence[Iterable[Named]]) -> Shares:
     """{agent: its actuators}, from the names or numbers of actuators, or names of joints, of each agent.
 
-    Raises ``UnknownNameError`` for a name that is neither, ``ValueError`` where an actuator has no agent or two.
+    Raises ``UnknownNameError`` for a name that is neither, ``TypeError`` for what is no name, ``ValueError`` where an
+    actuator has no agent or two.
     """
     named = parts.items() if isinstance(parts, Mapping) else ((f"agent_{i}", part) for i, part in enumerate(parts))
     known: dict[str | int, int] = {}
@@ -127,10 +132,17 @@ def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[str | int]] | Seq
     owners: dict[int, str] = {}
     shared: Shares = {}
     for agent, part in named:
-        part = (part,) if isinstance(part, str | int) else tuple(part)
+        part = (part,) if isinstance(part, str | int | OwnedActuator) else tuple(part)
         if not part:
             raise ValueError(f"agent {agent!r} has no actuator: every agent needs one or more.")
-        for name in part:
+        shared[agent] = ()
+        for given in part:
+            name = given.actuator if isinstance(given, OwnedActuator) else given
+            if not isinstance(name, str | int | np.integer):
+                raise TypeError(
+                    f"agent {agent!r} is given {name!r}: expected names of joints, names or numbers of actuators, or "
+                    "what env.partition has."
+                )
             if name not in known:
                 raise unknown_name("actuator or joint", name, known)
             if known[name] in owners:
@@ -138,7 +150,7 @@ def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[str | int]] | Seq
                     f"{name!r} belongs to {owners[known[name]]!r} and to {agent!r}: one agent only may move it."
                 )
             owners[known[name]] = agent
-        shared[agent] = tuple(known[name] for name in part)
+            shared[agent] += (known[name],)
     if free := [owned_actuator(model, actuator).joint for actuator in range(model.nu) if actuator not in owners]:
         raise ValueError(f"nobody moves {', '.join(free)}: give every joint to one agent.")
     return shared
