@@ -79,9 +79,10 @@ class Panel:
         )
 
     def await_traces(self, *names: str) -> None:
-        """Wait until traces of all these names are drawn."""
+        """Wait until traces of all these names are drawn and shown."""
         self.page.wait_for_function(
-            """([names, figure]) => names.every((name) => figure.data?.some((one) => one.name === name))""",
+            """([names, figure]) => names.every((name) =>
+                 figure.data?.some((one) => one.name === name && one.visible !== false))""",
             arg=[list(names), self.figure().first.element_handle()],
         )
 

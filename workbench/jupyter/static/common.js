@@ -35,6 +35,16 @@ function makeTraceback() {
   return { node, show };
 }
 
+// Tells whether a node can be seen, or is so near to it. A busy page hands over several sightings, the newest last.
+function watchSight(node, tell, margin = "0px") {
+  const observer = new IntersectionObserver((entries) => tell(entries.at(-1).isIntersecting), {
+    rootMargin: margin,
+    scrollMargin: margin,
+  });
+  observer.observe(node);
+  return observer;
+}
+
 // Options are replaced only where they differ: a list that is open on the page stays open.
 function fill(select, options, value) {
   const now = [...select.options].map((option) => [option.value, option.text]);

@@ -178,12 +178,11 @@ function render({ model, el }) {
   model.on("change:error change:traceback", complain);
   const resized = new ResizeObserver(measured);
   resized.observe(el);
-  const nearby = { rootMargin: "200px", scrollMargin: "200px" }; // what is about to be scrolled into sight counts as seen
-  const seen = new IntersectionObserver((entries) => {
-    onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
+  const sighted = (now) => {
+    onScreen = now;
     draw();
-  }, nearby);
-  seen.observe(el);
+  };
+  const seen = watchSight(el, sighted, "200px"); // what is about to be scrolled into sight counts as seen
   document.addEventListener("visibilitychange", draw);
   const forgetTheme = onThemeChange(retheme);
   measured();

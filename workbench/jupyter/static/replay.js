@@ -454,11 +454,10 @@ function render({ model, el }) {
     player.stage?.retheme(dark);
   };
   const appear = () => player.ensure().then(() => player?.draw());
-  const seen = new IntersectionObserver((entries) => {
-    player.onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
-    if (player.onScreen) appear();
+  const seen = watchSight(player.view, (now) => {
+    player.onScreen = now;
+    if (now) appear();
   });
-  seen.observe(player.view);
   const resized = new ResizeObserver(appear);
   resized.observe(player.view);
   const forgetTheme = onThemeChange(retheme);

@@ -48,13 +48,11 @@ function render({ model, el }) {
     if (closed || !onScreen || document.visibilityState !== "visible") return;
     model.send({ type: "shown", took: performance.now() - start });
   };
-  // Whoever sees any part of the panel counts as seeing this line, which may be just out of sight.
-  const around = { rootMargin: "600px", scrollMargin: "600px" };
-  const seen = new IntersectionObserver((entries) => {
-    onScreen = entries.at(-1).isIntersecting; // a busy page hands over several, the newest last
+  const sighted = (now) => {
+    onScreen = now;
     answer();
-  }, around);
-  seen.observe(el);
+  };
+  const seen = watchSight(el, sighted, "600px"); // whoever sees any part of the panel counts as seeing this line
   document.addEventListener("visibilitychange", answer);
 
   function show() {
