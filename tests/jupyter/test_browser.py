@@ -298,3 +298,17 @@ def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     panel.page.wait_for_function(
         "() => document.querySelector('.wb-plot .wb-figure').data.some(t => t.x?.length === 9)"
     )
+
+
+def test_whoever_sees_only_the_chips_is_answered(panel: Panel) -> None:
+    row = panel.page.locator(".wb-row")
+    row.evaluate("node => { node.style.marginTop = '3000px'; }")  # the status line is far out of sight
+    for order in (AGENTS[::-1], AGENTS) * 2:
+        panel.page.get_by_role("button", name="Reverse").click()
+        expect(panel.page.locator(".wb-chip .wb-name")).to_have_text(order)
+    for _ in range(100):  # the page says so once it has painted
+        if panel.ask("session._panel._control_flusher._unanswered") is False:
+            break
+        panel.page.wait_for_timeout(100)
+    assert panel.ask("session._panel._control_flusher._unanswered") is False
+    row.evaluate("node => { node.style.marginTop = ''; }")

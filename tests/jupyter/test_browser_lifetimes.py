@@ -110,13 +110,14 @@ def test_ten_sessions_in_one_kernel_all_work_and_leave_nothing(page: Page, serve
     for k in range(10):
         boxes.nth(k).get_by_role("button", name="Forward one agent").click()
         expect(boxes.nth(k).locator('.wb-chip[data-state="done"]')).to_have_count(1)
+        boxes.nth(k).locator(".wb-plot").scroll_into_view_if_needed()  # what is out of sight is told nothing
         boxes.nth(k).locator(".js-plotly-plot").wait_for()
     assert panel.ask("[len(one.trainer.remaining) for one in sessions]") == [3] * 10
 
     # All at once, each to its end; then any of them still answers.
     panel.ask("[one.start(iterations=4) for one in sessions]")
     for k in range(10):
-        boxes.nth(k).scroll_into_view_if_needed()  # what is out of sight is told nothing
+        boxes.nth(k).scroll_into_view_if_needed()
         expect(boxes.nth(k).locator(".wb-where")).to_contain_text("iteration 4 ")
     boxes.nth(6).get_by_role("button", name="Run").click()
     expect(boxes.nth(6).locator(".wb-where")).to_contain_text("running")

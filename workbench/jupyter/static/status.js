@@ -52,7 +52,15 @@ function render({ model, el }) {
     onScreen = now;
     answer();
   };
-  const seen = watchSight(el, sighted, "600px"); // whoever sees any part of the panel counts as seeing this line
+  // Whoever sees any part of the panel counts as seeing this line, a click away from where it stands for instance.
+  let seen;
+  const watch = async () => {
+    await painted();
+    if (closed) return;
+    if (el.isConnected) seen = watchSight(el.closest(".wb-panel") ?? el, sighted);
+    else watch();
+  };
+  watch();
   document.addEventListener("visibilitychange", answer);
 
   function show() {
@@ -79,7 +87,7 @@ function render({ model, el }) {
     closed = true;
     stopAsking();
     document.removeEventListener("wb-unheard", unheard);
-    seen.disconnect();
+    seen?.disconnect();
     document.removeEventListener("visibilitychange", answer);
     model.off("change:state", show);
   };
