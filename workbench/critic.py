@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workbench.kernels import slope_of_value
+from workbench import kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,12 @@ def value_slope(
     huber_delta: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The terms whose mean is ``value_loss``, and their derivatives in the predictions; arguments as there."""
-    if predictions.device.type != "cpu":
+    if not kernels.reach(predictions):
         return _value_slope(predictions, old_predictions, targets, clip, huber_delta)
     losses, slopes = torch.empty_like(predictions), torch.empty_like(predictions)
     near, delta = (math.inf if bound is None else bound for bound in (clip, huber_delta))
     seen = predictions.numpy(), old_predictions.numpy(), targets.numpy()
-    slope_of_value(*seen, near, delta, losses.numpy(), slopes.numpy())
+    kernels.slope_of_value(*seen, near, delta, losses.numpy(), slopes.numpy())
     return losses, slopes
 
 

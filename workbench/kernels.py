@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from torch import Tensor
 
 from workbench.distributions import LOG_SQRT_2PI
 
@@ -25,6 +26,11 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return cast(F, numba.njit(**options)(function))
+
+
+def reach(tensor: Tensor) -> bool:
+    """Whether compiled arithmetic can work on a tensor: outside the CPU's memory, torch's own has to do."""
+    return tensor.device.type == "cpu"
 
 
 @compiled

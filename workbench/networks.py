@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
-from workbench.kernels import relu_normalize
+from workbench import kernels
 
 LAYER_NORM_EPS = 1e-5  # under the root of the variance
 ALIGNMENT = 16  # floats: rows of a stack start at a 64-byte boundary, so products do not depend on the row
@@ -138,14 +138,14 @@ class Mlp:
 
     def evaluate(self, folded: Folded, inputs: Tensor) -> Tensor:
         """``forward`` of a few rows without a gradient: what lies between the products is compiled, on the CPU."""
-        if inputs.device.type != "cpu":
+        if not kernels.reach(inputs):
             return self.forward(folded, inputs)
         affine = torch.addmm if inputs.dim() == 2 else torch.baddbmm
         x = torch.layer_norm(inputs, inputs.shape[-1:], None, None, LAYER_NORM_EPS)
         for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
             x = affine(bias, x, weight)
             rows = x.numpy().reshape(-1, x.shape[-1])
-            relu_normalize(rows, rows, np.empty(len(rows), rows.dtype), LAYER_NORM_EPS)
+            kernels.relu_normalize(rows, rows, np.empty(len(rows), rows.dtype), LAYER_NORM_EPS)
         return affine(folded.biases[-1], x, folded.weights[-1])
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workbench import kernels
 from workbench.networks import ALIGNMENT, Folded, Mlp
 from workbench.passes import Pass, Pull
 
@@ -204,7 +205,7 @@ class AutogradPass:
 
 def pass_over(network: Network, inputs: Tensor, sequences: Sequences | None = None) -> Pass | AutogradPass:
     """A network on flat samples ``inputs`` (batch, n_inputs), for many θ: in blocks where that is written out."""
-    if isinstance(network, Mlp) and inputs.device.type == "cpu":
+    if isinstance(network, Mlp) and kernels.reach(inputs):
         return Pass(network, inputs)
     return AutogradPass(network, inputs, sequences)
 

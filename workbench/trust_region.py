@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from workbench import kernels
 from workbench.distributions import Head, Parameters
 from workbench.networks import Mlp
 from workbench.passes import Linearization
@@ -42,7 +43,7 @@ class Linearized(Protocol):
 
 def linearize(network: Network, flat: Tensor, inputs: Tensor, sequences: Sequences | None = None) -> Linearized:
     """The products of a network at θ = ``flat`` on ``inputs``: written out for an ``Mlp``, by autograd for others."""
-    if isinstance(network, Mlp) and inputs.device.type == "cpu":
+    if isinstance(network, Mlp) and kernels.reach(inputs):
         return Linearization(network, flat, inputs)
     return AutogradLinearization(lambda values: predict(network, values, inputs, sequences), flat)
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench import kernels
 from workbench.distributions import Gaussian, Head, Parameters
 from workbench.errors import NonFiniteError
-from workbench.kernels import pull_clipped_gaussian
 from workbench.networks import Adam, ParameterVector, clip_norm
 from workbench.passes import Pull
 from workbench.recurrent import Sequences, pass_over
@@ -180,7 +180,7 @@ class Clipped:
 
 def pull_of(head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float = 0.0) -> Pull:
     """What a pass pulls back for −(mean(L(r)) + c·mean(H)): ``descent``, in one compiled pass where there is one."""
-    if isinstance(head, Gaussian) and slope.joint_epsilon is None and batch.actions.device.type == "cpu":
+    if isinstance(head, Gaussian) and slope.joint_epsilon is None and kernels.reach(batch.actions):
         return GaussianDescent(head, slope.epsilon, batch, entropy_coef)
     return functools.partial(descent, head, slope, batch, entropy_coef)
 
@@ -198,7 +198,7 @@ class GaussianDescent:
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         means = outputs.t().contiguous()
         by_means, by_free = torch.empty_like(means), torch.empty_like(free)
-        pull_clipped_gaussian(
+        kernels.pull_clipped_gaussian(
             means.numpy(),
             free.numpy(),
             self._sigmoid,
