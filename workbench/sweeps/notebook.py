@@ -99,12 +99,7 @@ class Notebook:
         return tuple(sorted(found))
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters of a run: those given, checked, and the defaults of the rest. Unknown names are refused."""
-        for name in given:
-            if name not in self.parameters:
-                raise unknown_name(f"parameter of {self.path.name}", name, self.swept_names)
-            if name == DIRECTORY:
-                raise ValueError(f"{DIRECTORY} is given to each run by the sweep; leave it out.")
+        """All parameters of a run: those given (names that ``plan.check_names`` let in), checked, and the defaults."""
         return {
             name: parameter.check(given[name]) if name in given else parameter.default
             for name, parameter in self.parameters.items()

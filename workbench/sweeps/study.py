@@ -353,11 +353,10 @@ def _size(parameters: Mapping[str, Any]) -> float:
 
 
 def _pace(parameters: Mapping[str, Any], paces: Sequence[tuple[Mapping[str, Any], float]]) -> float:
-    for names in (IDENTIFYING, IDENTIFYING[1:], ()):
-        alike = [pace for given, pace in paces if all(given.get(name) == parameters.get(name) for name in names)]
-        if alike:
-            return statistics.median(alike)
-    raise AssertionError("no pace is known")  # the last of the names matches all
+    alike: list[float] = []
+    for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
+        alike = alike or [pace for given, pace in paces if all(given.get(n) == parameters.get(n) for n in names)]
+    return statistics.median(alike)
 
 
 def _refuse_unknown(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
