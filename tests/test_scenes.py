@@ -97,6 +97,12 @@ def test_surfaces_are_closed_face_outwards_and_have_the_volume_of_the_geom(geom)
     assert np.min(facing) > -1e-6
 
 
+def test_a_plane_has_no_surface():
+    model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom type="plane" size="1 1 1"/></worldbody></mujoco>')
+    with pytest.raises(ValueError, match="geom 0 is of type 0, which has no surface to draw"):
+        shape_of(model, 0)
+
+
 def test_a_height_field_and_what_does_not_move_are_in_the_scene():
     model = mujoco.MjModel.from_xml_string("""<mujoco>
       <asset><hfield name="hills" nrow="4" ncol="5" size="2 1 0.5 0.1"

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 import workbench as wb
 from workbench.envs.base import Final, TeamEnv, TimeStep
 from workbench.envs.contract import ContractError
+from workbench.errors import SnapshotUnsupported
 from workbench.theory import TabularGame
 
 N_ENVS = 4
@@ -115,6 +116,8 @@ def test_snapshots_and_copies_are_optional() -> None:
     env = WithoutCopies()
     assert not env.can_snapshot
     wb.envs.check(env)
+    with pytest.raises(SnapshotUnsupported, match=r"WithoutCopies cannot be copied: it has no restore\(\)\. Take back"):
+        env.restore({})
 
 
 @pytest.mark.parametrize(

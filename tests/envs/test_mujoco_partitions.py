@@ -231,6 +231,37 @@ def test_categories_without_agent_obsk_are_refused(option: str) -> None:
         MujocoTeamEnv("Ant", "4x2", **{option: [["qpos"]]})
 
 
+@pytest.mark.parametrize("value", [[], "qpos"])
+def test_local_categories_are_lists_by_distance(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"local_categories: expected a list .* such as \[\['qpos'\]\]"):
+        MujocoTeamEnv("Ant", "4x2", agent_obsk=1, local_categories=value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"bthigh"',
+            '"thigh"',
+            "agent_obsk=1 needs the joints of HalfCheetah, .* lacks: .*bthigh.* agent_obsk=None",
+        ),
+        (
+            "</actuator>",
+            '<motor name="extra" joint="rooty" gear="1"/></actuator>',
+            r"actuators \[6\] are not in the graph of HalfCheetah: use agent_obsk=None",
+        ),
+    ],
+)
+def test_a_model_unlike_the_robot_has_no_nearby_joints(old: str, new: str, message: str, tmp_path: Path) -> None:
+    original = (models._ASSETS / "half_cheetah.xml").read_text()
+    assert old in original
+    path = tmp_path / "cheetah.xml"
+    path.write_text(original.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        MujocoTeamEnv("HalfCheetah", xml_file=str(path), agent_obsk=1)
+    MujocoTeamEnv("HalfCheetah", xml_file=str(path), n_envs=1)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "known"),
     [("local_categories", [["qposs"]], "qpos"), ("global_categories", ["cvel"], "qvel")],

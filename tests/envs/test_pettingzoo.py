@@ -206,9 +206,14 @@ def test_what_cannot_be_copied_says_so() -> None:
     env, _ = one(Opaque, snapshot=lambda env: {"inner": [env]}, restore=lambda env, state: None)
     with pytest.raises(SnapshotUnsupported, match=r"it\['inner'\]\[0\] is a Opaque; expected arrays, numbers"):
         env.snapshot()
+    env, _ = one(Opaque, snapshot=lambda env: {"who": {7: 1}}, restore=lambda env, state: None)
+    with pytest.raises(SnapshotUnsupported, match=r"it\['who'\] has the key 7; expected text"):
+        env.snapshot()
     env, _ = one(Walk)
     with pytest.raises(ValueError, match="nothing of environment 0"):
         env.restore({"1/structure": np.zeros(1)})
+    with pytest.raises(RuntimeError, match=r"no episode is under way.*call reset\(\) or restore\(\) first"):
+        wb.envs.pettingzoo(Walk, n_envs=1).snapshot()
 
 
 def test_a_copy_that_failed_waits_for_a_reset() -> None:
@@ -251,6 +256,52 @@ class NoParallelEnv:
 def test_bad_options_are_refused(make: Any, options: Mapping[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         wb.envs.pettingzoo(make, **options)
+
+
+class OfOldForm(Scripted):
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed)[0]
+
+
+class Blinding(Scripted):
+    """Shows nobody anything from the first step on."""
+
+    def _observations(self) -> dict[str, Any]:
+        return {} if self.t else super()._observations()
+
+
+class Growing(Scripted):
+    """Its state has a number more at every step."""
+
+    def state(self) -> Any:
+        return np.zeros(2 + self.t)
+
+
+class Nobody(Scripted):
+    def __init__(self) -> None:
+        super().__init__()
+        self.possible_agents = []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (OfOldForm, r"reset\(\) returned a dict; expected \(observations, infos\)"),
+        (Blinding, "'a' was shown no observation, though it would go on"),
+        (Growing, r"state\(\) gave 3 numbers, and at first 2; pass state=\"observations\""),
+        (Nobody, r"possible_agents is \[\]; expected at least one agent"),
+    ],
+)
+def test_environments_that_break_the_api_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(IncompatibleEnvironmentError, match=message):
+        one(make)[0].step({"a": np.array([0]), "b": np.array([0])})
+
+
+def test_those_who_are_done_need_no_last_observation() -> None:
+    env, _ = one(lambda: Blinding({"a": (1, "terminated")}))
+    final = env.step({"a": np.array([0])}).final
+    assert final is not None
+    assert final.observations["a"].tolist() == [[0, 0, 0]]
 
 
 def test_copies_must_be_new_and_alike() -> None:

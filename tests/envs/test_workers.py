@@ -20,7 +20,7 @@ from parallel_games import WAYS, Fragile, Scripted, Walk, actions_for, raise_err
 
 import workbench as wb
 from workbench.envs.parallel import IncompatibleEnvironmentError, PettingZooTeamEnv
-from workbench.envs.workers import WorkerError
+from workbench.envs.workers import WorkerError, WorkerPool
 from workbench.errors import NonFiniteError
 
 
@@ -163,6 +163,12 @@ def test_what_cannot_be_made_leaves_no_process() -> None:
     with pytest.raises(ValueError, match=r"cannot be sent to another process .*lock.*or use workers=0"):
         wb.envs.pettingzoo(lambda: lock and Walk(), n_envs=2, workers=2)
     assert set(psutil.Process().children()) <= before
+
+
+def test_workers_need_a_unix_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(NotImplementedError, match="worker processes need a Unix system; use workers=0 here"):
+        WorkerPool([Walk], ["environment 0"])
 
 
 def test_copies_that_differ_between_workers_are_refused() -> None:
