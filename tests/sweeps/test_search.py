@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from tiny_notebook import value_of, write_notebook
 
@@ -93,6 +95,12 @@ def test_a_search_that_was_stopped_goes_on_with_its_trials(notebook, tmp_path, c
     assert again.trials()["state"].tolist() == ["complete"] * 2
     assert again.trials()["rate"].tolist()[: len(begun)] == begun["rate"].tolist()
     assert max(run.summary["begun_at"] for run in again.runs) > 1
+
+
+def test_without_optuna_it_says_what_to_install(notebook, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna.storages.journal", None)
+    with pytest.raises(ImportError, match=r"a search needs Optuna: pip install optuna\."):
+        wb.Search(notebook, {"rate": [0.1]}, directory=tmp_path / "search").study  # noqa: B018 - asking is what raises
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,9 @@ def test_the_file_is_plain_parquet(tmp_path):
     pyarrow.parquet.write_table(table.replace_schema_metadata(None), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="is no kept run"):
         kept.read_record(tmp_path / "other.parquet")
+    kept.write(tmp_path / "later.parquet", table, {"format": 99})
+    with pytest.raises(ValueError, match=r"later\.parquet has format 99; this version reads 1"):
+        kept.read_record(tmp_path / "later.parquet")
 
 
 def test_the_command_says_what_is_missing_and_what_is_wrong(tmp_path, capsys):
@@ -193,6 +196,8 @@ def test_the_command_says_what_is_missing_and_what_is_wrong(tmp_path, capsys):
         wb.Study(tmp_path)
     with pytest.raises(ValueError, match="did you mean 'fixed'"):
         make_study(tmp_path, SPEC.replace("fixed: {rate", "fixd: {rate"))
+    with pytest.raises(ValueError, match=r"spec\.yaml needs notebook, a path relative to it, and sweeps, a mapping"):
+        make_study(tmp_path, SPEC.split("sweeps:")[0])
     with pytest.raises(ValueError, match="unknown cell with policies"):
         study.policies("happo")
 

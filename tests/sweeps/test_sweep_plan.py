@@ -135,6 +135,11 @@ REFUSED = [
     ({"random": {"rate": {"uniform": [0.3, 0.1]}}}, r"expected \[low, high\]"),
     ({"random": {"rate": {"log_uniform": [0, 1]}}}, "0 < low < high"),
     ({"random": {"rate": {"normal": [0, 1]}}}, "unknown distribution of rate 'normal'"),
+    ({"random": {"rate": {"uniform": 0.3}}}, r"uniform of rate is 0.3; expected a list, such as \[0.05, 0.3\]"),
+    ({"random": {"rate": []}}, "the choices of rate are none; expected a list of choices"),
+    ({"random": {"env_steps": {"integers": [1, 2.5]}}}, r"integers of env_steps is \[1, 2.5\]; expected whole numbers"),
+    ({"random": {"rate": [0.1]}, "sampling_seed": -1}, "sampling_seed is -1; expected an integer ≥ 0"),
+    ({"fixed": {"sizes": {1: 2}}}, r"sizes is \{1: 2\}; .* expects a dictionary whose keys are text"),
     ({"random": {"rate": 0.1}}, "the distribution of rate is 0.1"),
     ({"random": {"rate": {"uniform": [0.5, 2.0]}}, "samples": 50}, r"expects a number in \(0, 1\]"),
     ({"random": {"rate": [0.1]}, "samples": 0}, "samples is 0"),
@@ -167,6 +172,13 @@ def test_notebooks_that_cannot_be_swept_say_what_they_lack(tmp_path):
     refused(r"the default of seed .* is computed \(int\('3'\)\)", parameters="seed = int('3')\ndirectory = None")
     refused("is no Python", parameters="seed: int =\ndirectory = None")
     refused("rate is 2; .* Put its default right", parameters="rate: float = 2  # in (0, 1)\ndirectory = None")
+    foreign = write_notebook(tmp_path / "bad.ipynb")
+    foreign.write_text(foreign.read_text().replace('"language": "python"', '"language": "julia"'))
+    with pytest.raises(ValueError, match=r"bad\.ipynb' is a notebook in julia; a sweep runs notebooks in Python"):
+        read_notebook(foreign)
+    seedless = write_notebook(tmp_path / "bad.ipynb", parameters="rate: float = 0.1\ndirectory = None")
+    with pytest.raises(ValueError, match=r"bad\.ipynb has no parameter 'seed'; add `seed: int = 0`"):
+        wb.Sweep(seedless, seeds=[0], directory=tmp_path / "sweep")
     (tmp_path / "text.ipynb").write_text("not JSON")
     with pytest.raises(ValueError, match="no Jupyter notebook"):
         read_notebook(tmp_path / "text.ipynb")
@@ -308,6 +320,13 @@ def test_a_bad_file_is_told_in_one_sentence(text, message, tmp_path):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_spec(spec_file(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_spec_that_is_missing_or_of_another_kind_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*spec\.yaml' to read a sweep from"):
+        read_spec(tmp_path / "spec.yaml")
+    with pytest.raises(ValueError, match=r"spec\.json is neither \.yaml nor \.toml"):
+        read_spec(spec_file(tmp_path, "{}", ".json"))
 
 
 def test_what_is_written_into_a_notebook_is_a_literal_and_nothing_else():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -377,6 +380,64 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="no sweep can be kept in"):
         wb.Sweep(notebook, directory=tmp_path / "file").run(client=client, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            ImportError("none"),
+            r"the worker at tcp://h:1 cannot do runs \(ImportError\('none'\)\); install",
+        ),
+        (
+            {"version": wb.__version__, "sees": False},
+            r"tcp://h:1 does not see '.*'\. Choose a directory that all",
+        ),
+    ],
+)
+def test_workers_that_cannot_do_it_are_refused(state, message, tmp_path):
+    client = SimpleNamespace(run=lambda *_, **__: {"tcp://h:1": state})
+    with pytest.raises(SweepError, match=message):
+        engine.check_workers(client, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_process_starts_no_cluster(monkeypatch):
+    monkeypatch.setattr(multiprocessing.process.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), engine.cluster(1):
+        pass
+
+
+def test_a_forked_kernel_that_goes_on_is_waited_for_no_longer_than_asked():
+    with pytest.raises(subprocess.TimeoutExpired, match=r"'kernel' timed out after 0\.0 seconds"):
+        kernels.ForkedProcess(None, 1).wait(0)
+
+
+def test_a_lost_connection_is_told():
+    lost = SimpleNamespace(client=SimpleNamespace(status="closed"))
+    with pytest.raises(SweepError, match=r"the connection to the cluster was lost; sweep\.run\(\) goes on"):
+        engine.Engine._take(lost, "run", SimpleNamespace(status="cancelled"))
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    layout.write_whole(tmp_path / "a.json", b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        layout.write_whole(tmp_path / "a.json", b"after")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.json": b"before"}
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(layout.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=r"is on a file system without locks \(No locks available\)") as refusal:
+        layout.Claim.take(tmp_path)
+    assert refusal.value.errno == errno.ENOLCK
 
 
 def test_a_cluster_on_this_machine_is_heard_by_nobody_else(client):
