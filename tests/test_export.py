@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,13 @@ def test_tensorboard_shows_every_finite_number_by_env_steps(tmp_path):
         assert curve(f"agents/{agent}/kl") == expected
     ended = history[history["episodes"] > 0]
     assert curve("run/return") == list(zip(ended["env_steps"], ended["return"].astype("float32"), strict=True))
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match="TensorBoard is not installed: pip install tensorboard"):
+        wb.export_tensorboard(wb.happo(PointTeam(), seed=0, **SMALL), tmp_path / "events")
+    assert not (tmp_path / "events").exists()
 
 
 def test_an_unknown_kind_is_refused(tmp_path):

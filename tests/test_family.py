@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from point_team import PointTeam
 
 import workbench as wb
@@ -242,6 +243,19 @@ def test_agents_that_differ_cannot_share():
         wb.shared_ppo(unequal())
     with pytest.raises(ValueError, match=r"sharing .* 'separate'; expected 'shared' or groups .* wb\.mappo"):
         wb.shared_ppo(PointTeam(), sharing="separate")
+
+
+class Picturing(PointTeam):
+    """Its agents are said to observe pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_spaces = dict.fromkeys(self.agents, spaces.Box(0, 1, (4, 4)))
+
+
+def test_observations_that_are_no_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"agent_0 observes Box.*\(4, 4\).*; expected a Box of one axis\. Flatten"):
+        wb.happo(Picturing())
 
 
 def test_agents_of_different_sizes_in_one_team():

@@ -158,6 +158,12 @@ def test_an_environment_that_cannot_be_copied_one_by_one_is_shown_but_not_starte
         trainer.replay_rollout()
 
 
+def test_a_trainer_that_cannot_return_does_not_start_elsewhere():
+    place = wb.happo(SeenTeam(), seed=0, **SMALL).replay().episodes[0].place
+    with pytest.raises(SnapshotUnsupported, match="Uncopied cannot be copied, so no frame can be returned to"):
+        wb.happo(Uncopied(), seed=0, **SMALL).start_at(place)
+
+
 # ---- moments, ghosts, refusals ----
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from point_team import PointTeam
 from training_process import train
@@ -24,6 +25,7 @@ import workbench as wb
 import workbench.trainer as trainer_module
 from workbench import checkpoint
 from workbench.errors import CheckpointError
+from workbench.interrupt import PhaseBoundaryInterrupt
 from workbench.resume import CheckpointDirectory
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
@@ -124,6 +126,19 @@ def test_an_interrupt_closes_the_bar_and_leaves_a_trainer_that_goes_on(tmp_path,
     stop()
     trainer.run(iterations=0, progress=False)
     assert trainer.fingerprint() == fresh().run(iterations=3, progress=False).fingerprint()
+
+
+def test_a_second_interrupt_does_not_wait():
+    with PhaseBoundaryInterrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match="stopped at a phase boundary"):
+            interrupt.raise_if_asked()
+    with PhaseBoundaryInterrupt(terminate=True) as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit, match="143"):
+            interrupt.raise_if_asked()
 
 
 def test_run_takes_up_what_the_directory_holds(tmp_path):
@@ -284,6 +299,18 @@ def test_a_file_of_another_format_names_the_version_that_reads_it(tmp_path):
     checkpoint.write(path, arrays, {**held, "format": 99, "workbench": "7.0"})
     with pytest.raises(CheckpointError, match=r"format 99.*Load it with workbench 7\.0"):
         wb.load(path, env=PointTeam())
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    safetensors.numpy.save_file({"weights": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"other\.safetensors' is a safetensors file, but no checkpoint"):
+        wb.load(tmp_path / "other.safetensors", env=PointTeam())
+
+
+def test_a_team_of_another_size_is_refused(tmp_path):
+    path = fresh().save(tmp_path / "run.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds 4 environments .*; this environment is 5 and needs"):
+        wb.load(path, env=PointTeam(5))
 
 
 class Hostile:

@@ -57,8 +57,23 @@ WRONG = [
     (lambda g: g.env.select(g.env.snapshot(), [5]), ValueError, "envs is [5]; expected numbers of environments"),
     (lambda g: g.env.select(g.env.snapshot(), 1), ValueError, "envs is 1; expected numbers of environments"),
     (lambda g: wb.envs.tabular(g.game).restore({}), ValueError, "the snapshot is of 0 environments"),
+    (lambda g: wb.envs.make("mujco"), ValueError, "unknown kind of environment 'mujco'; did you mean 'mujoco'"),
     # methods and their settings
     (lambda g: wb.happo(g.env, sharing=5), ValueError, "is 5; expected 'separate', 'shared', or groups"),
+    (
+        lambda g: wb.happo(g.env, sharing=[["agent_0"], ["agent_1"]]),
+        ValueError,
+        "sharing is (('agent_0',), ('agent_1',)); expected groups that hold each of agent_0, agent_1, agent_2 exactly",
+    ),
+    (lambda g: wb.happo(g.env, order=5), ValueError, "is 5; expected a rule's name, a permutation of the agents, or a"),
+    (lambda g: wb.happo(g.env, recurrent="yes"), ValueError, "is 'yes'; expected True or False"),
+    (lambda g: wb.hatrpo(g.env, fisher_fraction=2), ValueError, "is 2; expected a number in (0, 1]"),
+    (
+        lambda g: wb.happo(g.env, n_minibatches=9, **SMALL).iterate(),
+        ValueError,
+        "9 minibatches of 8 samples (or sequences); use at most as many as there are",
+    ),
+    (lambda g: wb.reference_settings("hapo", "Ant 4x2"), ValueError, "reference settings 'hapo'; did you mean 'happo'"),
     (lambda g: wb.happo(g.env, learning_rate=1e-3), ValueError, "here it is 'lr'"),
     (lambda g: wb.hatrpo(g.env, kl_threshold=0.01), ValueError, "here it is 'max_kl'"),
     (lambda g: wb.mappo(g.env, kl_threshold=0.01), ValueError, "unknown option of MAPPO 'kl_threshold'"),
@@ -76,6 +91,9 @@ WRONG = [
     (lambda g: g.trainer.save(""), ValueError, "path is ''; expected a path"),
     (lambda g: g.trainer.subscribe(None), TypeError, "listener is None; expected a function of (event)"),
     (lambda g: g.trainer.on_listener_failure(3), TypeError, "report is 3; expected a function of (listener, error)"),
+    (lambda g: wb.happo(g.env, **SMALL).preceding_ratio, ValueError, "there is no preceding ratio before estimate"),
+    (lambda g: g.trainer.rewind(1, iterations=1), ValueError, "rewind() takes either phases= or iterations=, such as"),
+    (lambda g: g.trainer.past.back(0), ValueError, "phases is 0; expected an integer ≥ 1"),
     (lambda g: g.trainer.histroy, AttributeError, "did you mean 'history'?"),
     (lambda g: g.trainer.action_distributions(None), ValueError, "observations is None; expected a mapping"),
     (lambda g: g.trainer.action_distributions({}), ValueError, "observations has none for 'agent_0'"),
@@ -98,6 +116,11 @@ WRONG = [
     (lambda g: wb.theory.best_joint_policy("x"), TypeError, "game is 'x', expected a TabularGame"),
     (lambda g: wb.theory.uniform_policies(None), TypeError, "game is None, expected a TabularGame"),
     (lambda g: wb.theory.random_policies(None), TypeError, "game is None, expected a TabularGame"),
+    (
+        lambda g: wb.theory.best_shared_policy(wb.theory.random_game(5, 1, 8, discount=0.0)),
+        ValueError,
+        "5 agents with 8 actions make a polynomial of 792 coefficients",
+    ),
     # statistics
     (
         lambda g: wb.statistics.compare("table.csv"),
@@ -117,6 +140,11 @@ WRONG = [
     (lambda g: wb.statistics.bootstrap([1, 2, 3]), TypeError, "the scores are [1, 2, 3]; expected {task: (n_seeds,)}"),
     (lambda g: wb.statistics.interquartile_mean([]), ValueError, "expected (…, n) with at least one score"),
     (lambda g: wb.statistics.export_results(None, "x.csv"), TypeError, "the table of runs is a NoneType"),
+    (
+        lambda g: wb.statistics.export_results(g.table, g.home / "x.json", absolute="bset"),
+        ValueError,
+        "unknown absolute metric 'bset'; did you mean 'best'",
+    ),
     (lambda g: wb.statistics.read_results(g.home / "no.json"), FileNotFoundError, "there are no results"),
     # views and the panel
     (lambda g: wb.views.returns([]), TypeError, "got []; expected a trainer"),
@@ -148,6 +176,11 @@ def test_what_is_wrong_is_told(given, call, kind, told):
         call(given)
     assert told in str(raised.value)
     assert given.trainer.fingerprint() == before, "a refused call changes nothing"
+
+
+def test_a_protocol_that_trainers_lack_is_plainly_missing(given):
+    with pytest.raises(AttributeError, match=r"^__array__$"):
+        given.trainer.__array__  # noqa: B018 - asking is what raises
 
 
 def test_files_of_a_replay_are_named_by_their_kind(given):

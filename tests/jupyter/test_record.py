@@ -320,6 +320,12 @@ def test_an_unknown_type_is_refused_by_name() -> None:
         _ = Record(figure_of({"type": "scatter3d", "x": [1], "y": [1], "z": [1]})).png
 
 
+def test_an_unknown_colour_scale_is_refused_by_name() -> None:
+    figure = {"data": [{"type": "heatmap", "z": [[0, 1]], "colorscale": "nowhere"}], "layout": {}}
+    with pytest.raises(ValueError, match="unknown colour scale 'nowhere'; give a name that matplotlib knows too"):
+        _ = Record(figure).png
+
+
 def test_something_else_than_a_figure_is_refused() -> None:
     with pytest.raises(TypeError, match="expected a Plotly figure"):
         Record([1, 2, 3])  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 import subprocess
@@ -21,6 +22,7 @@ from workbench.envs.workers import WorkerError
 from workbench.episodes import rendering
 from workbench.errors import UnknownNameError, WorkbenchError
 from workbench.jupyter import look
+from workbench.jupyter.replay import Replay
 from workbench.jupyter.replay_film import film
 from workbench.jupyter.replay_picture import filmstrip
 from workbench.jupyter.replay_player import ShownByCell
@@ -138,6 +140,9 @@ def test_setting_what_is_shown() -> None:
         replay.frame = 99
     replay.close()
     assert replay.frame == 5
+    for takes in ([], [dataclasses.replace(replay.takes[0], episodes=())]):
+        with pytest.raises(ValueError, match="there is no episode to show"):
+            Replay(replay.cast, takes)
 
 
 def test_a_start_that_fails_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,12 @@ def test_an_interrupt_pauses_between_phases(open_session: Callable[..., Session]
     session.wait(SECONDS)
 
 
+@pytest.mark.parametrize("timeout", [-1, True, "5"])
+def test_what_is_no_time_to_wait_is_refused(open_session: Callable[..., Session], timeout: Any) -> None:
+    with pytest.raises(ValueError, match=f"timeout is {timeout!r}; expected None, or a number of seconds ≥ 0"):
+        open_session().wait(timeout)
+
+
 def test_waiting_too_long_says_so_and_trains_on(open_session: Callable[..., Session]) -> None:
     trainer = make_trainer()
     gate = Gate(trainer)

@@ -237,6 +237,13 @@ def test_improvement_is_over_the_tasks_that_both_have():
         comparison.improvement([("a", "d")])
 
 
+def test_groups_without_a_task_in_common_cannot_be_compared():
+    table = sweep_table(("a", "b"), TASKS, seeds=2)
+    of_one_task = table[(table["method"] == "a") == (table["scenario"] == "Walker2d")]
+    with pytest.raises(ValueError, match="a and b have no task in common"):
+        compare(of_one_task, **QUICK).improvement()
+
+
 def test_profiles_are_the_shares_above_each_threshold():
     comparison = compare(sweep_table(seeds=4), **QUICK)
     scores = comparison.scores["mappo"]["HalfCheetah 2x3"]
@@ -278,6 +285,12 @@ def test_a_run_whose_last_iterations_ended_no_episode_keeps_its_last_value():
     rows = [(0, 10, 1.0), (0, 20, 3.0), (0, 30, np.nan), (1, 10, 1.0), (1, 20, 5.0), (1, 30, 7.0)]
     table = pd.DataFrame(rows, columns=["seed", "env_steps", "return"]).assign(method="a")
     assert compare(table, **QUICK).scores["a"]["all runs"].tolist() == [3.0, 7.0]
+
+
+def test_runs_of_one_seed_without_common_steps_have_no_mean():
+    rows = {"run": ["p", "q"], "seed": 0, "env_steps": [10, 20], "return": [1.0, 2.0], "method": "a"}
+    with pytest.raises(ValueError, match="the runs of seed 0 have no env steps in common, and so no mean"):
+        compare(pd.DataFrame(rows), **QUICK).summary()
 
 
 def test_runs_without_common_steps_are_refused():
