@@ -54,7 +54,7 @@ stress: $(VENV)/installed-test ## the long trials that `make test` leaves out
 coverage: $(VENV)/installed-test ## which lines of the code the tests reach
 	$(PYTEST) --cov=workbench --cov-report=term:skip-covered $(ARGS)
 
-# Which study: data/tuning is the one that chose the settings of data/results.
+# Which study: data/tuning chose the settings of data/results; data/walker2d asks what keeps HATRPO back there.
 STUDY := data/results
 
 results: $(VENV)/installed ## do what data/results lacks, saying how long it takes (ARGS="--plan", "--hours 3", …)

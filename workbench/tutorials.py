@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 FIRST = "notebooks/01_quickstart.ipynb"
-DATA = ("learning", "results", "tuning")  # what the tutorials read, beside what they make themselves
+DATA = ("learning", "results", "tuning", "walker2d")  # what the tutorials read, beside what they make themselves
 PACKED = "_tutorials"  # within an installed package
 
 

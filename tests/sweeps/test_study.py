@@ -202,7 +202,7 @@ def test_the_command_says_what_is_missing_and_what_is_wrong(tmp_path, capsys):
         study.policies("happo")
 
 
-@pytest.mark.parametrize("name", ["tuning", "results"])
+@pytest.mark.parametrize("name", ["tuning", "results", "walker2d"])
 def test_what_is_committed_agrees_with_its_spec(root, name):
     study = wb.Study(root / "data" / name)
     assert study.complaints() == []
