@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -130,23 +130,27 @@ class Mlp:
 
     def forward(self, folded: Folded, inputs: Tensor) -> Tensor:
         """(batch, n_inputs) → (batch, n_outputs); stacked, (n, batch, n_inputs) → (n, batch, n_outputs)."""
-        affine = torch.addmm if inputs.dim() == 2 else torch.baddbmm
-        x = _normalize(inputs)
-        for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
-            x = _normalize(affine(bias, x, weight).relu_())
-        return affine(folded.biases[-1], x, folded.weights[-1])
+        return _through(folded, _normalize(inputs), lambda x: _normalize(x.relu_()))
 
     def evaluate(self, folded: Folded, inputs: Tensor) -> Tensor:
         """``forward`` of a few rows without a gradient: what lies between the products is compiled, on the CPU."""
         if not kernels.reach(inputs):
             return self.forward(folded, inputs)
-        affine = torch.addmm if inputs.dim() == 2 else torch.baddbmm
-        x = torch.layer_norm(inputs, inputs.shape[-1:], None, None, LAYER_NORM_EPS)
-        for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
-            x = affine(bias, x, weight)
-            rows = x.numpy().reshape(-1, x.shape[-1])
-            kernels.relu_normalize(rows, rows, np.empty(len(rows), rows.dtype), LAYER_NORM_EPS)
-        return affine(folded.biases[-1], x, folded.weights[-1])
+        return _through(folded, _normalize(inputs), _relu_normalize)
+
+
+def _through(folded: Folded, x: Tensor, between: Callable[[Tensor], Tensor]) -> Tensor:
+    """The products of all layers, with ``between`` on what each but the last gives."""
+    affine = torch.addmm if x.dim() == 2 else torch.baddbmm
+    for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
+        x = between(affine(bias, x, weight))
+    return affine(folded.biases[-1], x, folded.weights[-1])
+
+
+def _relu_normalize(x: Tensor) -> Tensor:
+    rows = x.numpy().reshape(-1, x.shape[-1])
+    kernels.relu_normalize(rows, rows, np.empty(len(rows), rows.dtype), LAYER_NORM_EPS)
+    return x
 
 
 def _normalize(x: Tensor) -> Tensor:
