@@ -69,6 +69,8 @@ def test_an_agent_updated_before_its_move_arrived_is_named(open_session: Callabl
     gate.release(100)
     session.wait(SECONDS)
     assert [e.agent for e in gate.events if isinstance(e, AgentUpdated)] == ["agent_0", "agent_2", "agent_1"]
+    following = [event.agent for event in trainer.iterate() if isinstance(event, AgentUpdated)]
+    assert following == list(trainer.order) == ["agent_2", "agent_1", "agent_0"]
 
 
 def test_of_many_turns_of_the_knob_the_last_one_counts(open_session: Callable[..., Session]) -> None:

@@ -212,7 +212,7 @@ class Steering:
             done: Names = ()
             if trainer.phase == "update_agent":
                 done = trainer.iteration_order[: len(trainer.iteration_order) - len(trainer.remaining)]
-            trainer.order = (*done, *(unit for unit in asked if unit not in done))
+            trainer.order = asked  # who is left goes on by it, and the next iteration begins by it
         finally:
             self._asked_order = None
         missed = [unit for place, unit in enumerate(done) if asked.index(unit) != place]
