@@ -35,7 +35,8 @@ function makeTraceback() {
   return { node, show };
 }
 
-// Tells whether a node can be seen, or is so near to it. A busy page hands over several sightings, the newest last.
+// Tells whether a node can be seen, or is so near to it; JupyterLab cuts off its notebooks so that a margin is nothing
+// there. A busy page hands over several sightings, the newest last.
 function watchSight(node, tell, margin = "0px") {
   const observer = new IntersectionObserver((entries) => tell(entries.at(-1).isIntersecting), {
     rootMargin: margin,
