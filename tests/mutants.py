@@ -85,8 +85,8 @@ MUTANTS = (
     Mutant(
         "forget the ratio before the score",
         "updates.py",
-        "slope(own, part) * own * present * share",
-        "slope(own, part) * present * share",
+        "self._slope(own, part) * own * weights",
+        "self._slope(own, part) * weights",
         "test_passes.py",
     ),
     Mutant(

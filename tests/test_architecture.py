@@ -21,6 +21,7 @@ LAYERS = (
     "envs",
     "distributions",
     "kernels",
+    "graphs",
     "networks",
     "products",
     "passes",

@@ -15,7 +15,7 @@ from workbench.critic import value_loss, value_slope
 from workbench.distributions import Categorical, Gaussian
 from workbench.kernels import relu_normalize
 from workbench.networks import Mlp
-from workbench.passes import BLOCK, LEAST_ROWS, Linearization, Pass, lanes, shares
+from workbench.passes import BLOCK, ROWS_A_LANE, Linearization, Pass, lanes, shares
 from workbench.recurrent import AutogradPass
 from workbench.surrogate import (
     clipped_slope,
@@ -23,7 +23,7 @@ from workbench.surrogate import (
     doubly_clipped_slope,
     doubly_clipped_surrogate,
 )
-from workbench.updates import Clipped, GaussianDescent, UnitBatch, descent, pull_of
+from workbench.updates import Clipped, Descent, GaussianDescent, UnitBatch, pull_of
 
 BATCH = 2 * BLOCK + 77
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
@@ -56,7 +56,7 @@ def test_outputs_and_gradients_are_autograds(dtype, hidden_sizes, n_lanes, batch
     reference = AutogradPass(network, inputs)
     with lanes(n_lanes):
         over = Pass(network, inputs)
-    assert len(over._shares) == min(n_lanes, max(1, batch // LEAST_ROWS))
+    assert len(over._shares) == min(n_lanes, max(1, round(batch / ROWS_A_LANE)))
     expected, free = reference.outputs(values)
     found = over.outputs(values)
     torch.testing.assert_close(found, (expected, free), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
@@ -85,7 +85,7 @@ def test_equal_lanes_give_equal_bits_however_threads_run():
 
 
 def test_blocks_cover_every_row_once():
-    for n_rows in (1, LEAST_ROWS, BLOCK, BLOCK + 1, 4000, 10_007):
+    for n_rows in (1, ROWS_A_LANE, BLOCK, BLOCK + 1, 4000, 10_007):
         for n_lanes in (1, 2, 5):
             blocks = [block for blocks in shares(n_rows, n_lanes) for block in blocks]
             assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(n_rows))
@@ -254,7 +254,7 @@ def test_the_compiled_descent_of_a_gaussian_is_the_surrogates(std, epsilon, pres
     assert isinstance(pull_of(head, slope, batch, 0.3), GaussianDescent)
     for rows in (slice(0, n), slice(100, 350)):
         found = pull_of(head, slope, batch, 0.3)(rows, outputs[rows], free)
-        expected = descent(head, slope, batch, 0.3, rows, outputs[rows], free)
+        expected = Descent(head, slope, batch, 0.3)(rows, outputs[rows], free)
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
     stopped = float((found[0] == 0).all(1).double().mean())
     assert 0.05 < stopped < 0.95 if epsilon < 1 or present else stopped == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from workbench.graphs import replayed
+
 
 def gae(
     rewards: Tensor,
@@ -62,12 +64,17 @@ def trace_correction(
 
 def _discounted_sum(deltas: Tensor, carry: Tensor) -> Tensor:
     """x_t = δ_t + carry_t·x_{t+1}."""
+    sums: Tensor = replayed(_summed, (), deltas, carry)[0]
+    return sums
+
+
+def _summed(deltas: Tensor, carry: Tensor) -> tuple[Tensor]:
     sums = torch.empty_like(deltas)
     following = torch.zeros_like(deltas[0])
     for t in range(len(deltas) - 1, -1, -1):
         following = torch.addcmul(deltas[t], carry[t], following)
         sums[t] = following
-    return sums
+    return (sums,)
 
 
 def standardization(advantages: Tensor, weights: Tensor | None = None, eps: float = 1e-5) -> tuple[Tensor, Tensor]:

@@ -27,12 +27,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.kernels import pull_relu_normalize, pull_slope, push_slope, relu_normalize, slope_of
+from workbench import kernels
+from workbench.graphs import replayed
 from workbench.networks import LAYER_NORM_EPS, Folded, Mlp
 from workbench.products import affine
 
 BLOCK = 2048  # rows: fewer would make the lanes wait for Python's lock, more would leave the cache
-LEAST_ROWS = 256  # a lane is not worth waking for fewer
+ROWS_A_LANE = 1000  # about: lanes with fewer wait for Python's lock more than they compute
 
 Array = npt.NDArray[Any]
 Pull = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -65,7 +66,7 @@ def shares(n_rows: int, n_lanes: int | None = None) -> list[list[slice]]:
     >>> shares(5, n_lanes=2), [len(blocks) for blocks in shares(8000, n_lanes=2)]
     ([[slice(0, 5, None)]], [2, 2])
     """
-    n_lanes = max(1, min(_lanes.get() if n_lanes is None else n_lanes, n_rows // LEAST_ROWS))
+    n_lanes = max(1, min(_lanes.get() if n_lanes is None else n_lanes, round(n_rows / ROWS_A_LANE)))
     each = max(1, -(-n_rows // (n_lanes * BLOCK)))
     edges = [index * n_rows // (n_lanes * each) for index in range(n_lanes * each + 1)]
     blocks = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
@@ -212,7 +213,7 @@ class Pass:
         for index, weight in enumerate(weights[:-1]):
             hidden, normalized = affine(x, weight, biases[index]), room.normalized[index][:n]
             layer = _Layer(hidden.numpy(), normalized.numpy(), room.inverse_deviation[index][:n].numpy())
-            relu_normalize(layer.hidden, layer.normalized, layer.inverse_deviation, LAYER_NORM_EPS)
+            kernels.relu_normalize(layer.hidden, layer.normalized, layer.inverse_deviation, LAYER_NORM_EPS)
             layers.append(layer)
             x = normalized
         return layers, torch.addmm(biases[-1], weights[-1], x.t())
@@ -234,7 +235,7 @@ class Pass:
             cotangent = torch.mm(by_outputs.t(), last) if cotangent is None else affine(cotangent, turned[index + 1])
             a, normalized, rho = layers[index]
             by_bias = cotangent.new_zeros(cotangent.shape[1])
-            pull_relu_normalize(cotangent.numpy(), a, normalized, rho, by_bias.numpy())
+            kernels.pull_relu_normalize(cotangent.numpy(), a, normalized, rho, by_bias.numpy())
             by_weights.append(affine(x[index].t(), cotangent))
             by_biases.append(by_bias)
         return [*by_weights, *by_biases]
@@ -261,31 +262,45 @@ class Linearization:
     With x the normalised input of a layer, ρ its inverse deviation and D = 1{h > 0}·ρ, the tangent of LN(relu(h)) is
     P(D∘dh) with P(e) = e − mean(e) − x·mean(x∘e), which is its own adjoint. Its first mean is left to the weights of
     the next layer, centred over their inputs: that saves a pass over the activations in both directions.
+
+    On a GPU the rows are one block, and a product is one launch.
     """
 
     @torch.no_grad()
     def __init__(self, network: Mlp, flat: Tensor, inputs: Tensor) -> None:
-        self.network, self._flat = network, flat.detach()
-        *self._layers, self.free = (part.detach() for part in network.views(flat))
         folded = network.fold(flat.detach())
-        self._shares = shares(len(inputs))
+        self._shares = shares(len(inputs)) if kernels.reach(inputs) else [[slice(0, len(inputs))]]
         inputs = torch.native_layer_norm(inputs.detach(), inputs.shape[-1:], None, None, LAYER_NORM_EPS)[0]
-        self._normalized = [inputs, *(inputs.new_empty(len(inputs), width) for width in network.hidden_sizes)]
-        self._slopes = [torch.empty_like(x) for x in self._normalized[1:]]
+        normalized = [inputs, *(inputs.new_empty(len(inputs), width) for width in network.hidden_sizes)]
+        slopes = [torch.empty_like(x) for x in normalized[1:]]
         self.outputs = inputs.new_empty(network.n_outputs, len(inputs)).t()
         last = folded.weights[-1].t().contiguous()
 
         def work(rows: slice) -> None:
-            for index, slope in enumerate(self._slopes):
-                x, normalized = self._normalized[index], self._normalized[index + 1]
+            for index, slope in enumerate(slopes):
                 weight, bias = folded.weights[index], folded.biases[index]
-                hidden, rho = affine(x[rows], weight, bias.squeeze(0)), x.new_empty(rows.stop - rows.start)
-                relu_normalize(hidden.numpy(), normalized[rows].numpy(), rho.numpy(), LAYER_NORM_EPS)
-                slope_of(hidden.numpy(), rho.numpy(), slope[rows].numpy())
-            torch.addmm(folded.biases[-1].t(), last, self._normalized[-1][rows].t(), out=self.outputs[rows].t())
+                hidden = affine(normalized[index][rows], weight, bias.squeeze(0))
+                _relu_normalize(hidden, normalized[index + 1][rows], slope[rows])
+            torch.addmm(folded.biases[-1].t(), last, normalized[-1][rows].t(), out=self.outputs[rows].t())
 
         self._in_blocks(work)
-        self._centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
+        centred = [weight - weight.mean(0, keepdim=True) for weight in folded.weights[1:]]
+        self._hold(network, flat.detach(), *normalized, *slopes, *centred)
+
+    def _hold(self, network: Mlp, flat: Tensor, *parts: Tensor) -> None:
+        """All that products need: normalised inputs of each layer, slopes, and centred weights of all but the first."""
+        self.network, self._flat, self._parts = network, flat, parts
+        *self._layers, self.free = network.views(flat)
+        depth = len(network.hidden_sizes)
+        self._normalized, rest = parts[: depth + 1], parts[depth + 1 :]
+        self._slopes, self._centred = rest[:depth], rest[depth:]
+
+    @staticmethod
+    def _of(network: Mlp, flat: Tensor, *parts: Tensor) -> Linearization:
+        made = Linearization.__new__(Linearization)
+        made._hold(network, flat, *parts)
+        made._shares = [[slice(0, len(parts[0]))]]
+        return made
 
     def _in_blocks(self, work: Callable[[slice], None]) -> None:
         @torch.no_grad()
@@ -295,9 +310,22 @@ class Linearization:
 
         _in_lanes(all_of, len(self._shares))
 
-    @torch.no_grad()
     def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """J·v: the tangents of outputs (batch, n_outputs) and of the free parameters (n_free,)."""
+        if kernels.reach(vector):
+            return self._jvp(vector)
+        found: tuple[Tensor, Tensor] = replayed(_pushed, (self.network,), vector, self._flat, *self._parts)
+        return found
+
+    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
+        """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
+        if kernels.reach(outputs):
+            return self._vjp(outputs, free)
+        found: Tensor = replayed(_pulled, (self.network,), outputs, free, self._flat, *self._parts)[0]
+        return found
+
+    @torch.no_grad()
+    def _jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         *tangents, free = self.network.views(vector)
         weights, biases = [], []
         for index in range(len(self._normalized)):
@@ -306,7 +334,7 @@ class Linearization:
             weights.append(torch.addcmul(d_gain.unsqueeze(-1) * weight, gain.unsqueeze(-1), d_weight))
             biases.append(d_bias + d_shift @ weight + shift @ d_weight)
         weights[-1], biases[-1] = weights[-1].t().contiguous(), biases[-1].unsqueeze(-1)
-        found = torch.empty_like(self.outputs)
+        found = vector.new_empty(self.network.n_outputs, len(self._normalized[0])).t()
         last = self._centred[-1].t().contiguous() if self._centred else None
 
         def work(rows: slice) -> None:
@@ -315,7 +343,7 @@ class Linearization:
                 moved = affine(self._normalized[index][rows], weights[index], biases[index])
                 if through is not None:
                     moved += affine(through, self._centred[index - 1])
-                push_slope(moved.numpy(), slope[rows].numpy(), self._normalized[index + 1][rows].numpy())
+                _push_slope(moved, slope[rows], self._normalized[index + 1][rows])
                 through = moved
             out = torch.addmm(biases[-1], weights[-1], self._normalized[-1][rows].t(), out=found[rows].t())
             if through is not None and last is not None:
@@ -325,9 +353,7 @@ class Linearization:
         return found, free
 
     @torch.no_grad()
-    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
-        """Jᵀ·u: (size,) from cotangents of outputs (batch, n_outputs), summed over the batch, and of the free ones."""
-
+    def _vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
         def part(lane: int, rows: slice) -> list[Tensor]:
             return self._back(rows, outputs[rows].t().contiguous())
 
@@ -340,7 +366,43 @@ class Linearization:
         for index in reversed(range(len(self._slopes))):
             turned = self._centred[index].t()
             pulled = torch.mm(by_outputs.t(), turned) if pulled is None else affine(pulled, turned)
-            pull_slope(pulled.numpy(), self._slopes[index][rows].numpy(), self._normalized[index + 1][rows].numpy())
+            _pull_slope(pulled, self._slopes[index][rows], self._normalized[index + 1][rows])
             by_weights.append(affine(self._normalized[index][rows].t(), pulled))
             by_biases.append(pulled.sum(0))
         return [*by_weights, *by_biases]
+
+
+def _pushed(network: Mlp, vector: Tensor, flat: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
+    return Linearization._of(network, flat, *parts)._jvp(vector)
+
+
+def _pulled(network: Mlp, outputs: Tensor, free: Tensor, flat: Tensor, *parts: Tensor) -> tuple[Tensor]:
+    return (Linearization._of(network, flat, *parts)._vjp(outputs, free),)
+
+
+# The compiled arithmetic of a linearization, or the same by torch where that does not reach.
+
+
+def _relu_normalize(hidden: Tensor, normalized: Tensor, slope: Tensor) -> None:
+    """x = LN(relu(h)) and D = 1{h > 0}·ρ, into ``normalized`` and ``slope``; all are (n, width)."""
+    if kernels.reach(hidden):
+        rho = hidden.new_empty(len(hidden))
+        kernels.relu_normalize(hidden.numpy(), normalized.numpy(), rho.numpy(), LAYER_NORM_EPS)
+        kernels.slope_of(hidden.numpy(), rho.numpy(), slope.numpy())
+        return
+    active = hidden.relu()
+    x, _, rho = torch.native_layer_norm(active, active.shape[-1:], None, None, LAYER_NORM_EPS)
+    normalized.copy_(x)
+    torch.mul(active > 0, rho, out=slope)
+
+
+def _push_slope(tangent: Tensor, slope: Tensor, normalized: Tensor) -> None:
+    if kernels.reach(tangent):
+        return kernels.push_slope(tangent.numpy(), slope.numpy(), normalized.numpy())
+    tangent.mul_(slope).addcmul_(normalized, (tangent * normalized).mean(-1, keepdim=True), value=-1)
+
+
+def _pull_slope(cotangent: Tensor, slope: Tensor, normalized: Tensor) -> None:
+    if kernels.reach(cotangent):
+        return kernels.pull_slope(cotangent.numpy(), slope.numpy(), normalized.numpy())
+    cotangent.addcmul_(normalized, (cotangent * normalized).mean(-1, keepdim=True), value=-1).mul_(slope)

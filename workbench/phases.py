@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -304,7 +305,7 @@ def _fit_critic(
     for _ in range(settings.critic_epochs):
         for part in random_parts(n_pieces, settings.critic_minibatches, generator):
             chosen, some = _piece(part, sequences, targets.device)
-            fit = _Fit(old[chosen], targets[chosen], settings.value_clip_epsilon, settings.huber_delta)
+            fit = _Fit(settings.value_clip_epsilon, settings.huber_delta, old[chosen], targets[chosen])
             over = whole if part is None else pass_over(network, inputs[chosen], some)
             gradient, norm = clip_norm(over.gradient(optimizer.values, fit), settings.max_grad_norm)
             refuse_non_finite(norm, f"the gradient of the critic ({name})")
@@ -316,20 +317,24 @@ def _fit_critic(
 class _Fit:
     """The slope of the value loss over a batch, and the loss itself, gathered row by row."""
 
-    def __init__(self, old: Tensor, targets: Tensor, clip: float | None, huber_delta: float | None) -> None:
-        self._old, self._targets, self._clip, self._huber_delta = old, targets, clip, huber_delta
-        self._losses = torch.empty_like(targets)
+    def __init__(self, clip: float | None, huber_delta: float | None, old: Tensor, targets: Tensor) -> None:
+        self._clip, self._huber_delta, self._old, self._targets = clip, huber_delta, old, targets
+        self.found = [torch.empty_like(targets)]
+
+    @property
+    def recipe(self) -> tuple[Callable[..., _Fit], tuple[Any, ...], tuple[Tensor | None, ...]]:
+        return _Fit, (self._clip, self._huber_delta), (self._old, self._targets)
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         losses, slope = value_slope(
             outputs.squeeze(-1), self._old[rows], self._targets[rows], clip=self._clip, huber_delta=self._huber_delta
         )
-        self._losses[rows] = losses
+        self.found[0][rows] = losses
         return (slope / len(self._targets)).unsqueeze(-1), torch.zeros_like(free)
 
     @property
     def loss(self) -> float:
-        return float(self._losses.mean())
+        return float(self.found[0].mean())
 
 
 def _piece(

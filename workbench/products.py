@@ -12,12 +12,14 @@ import functools
 import torch
 from torch import Tensor
 
+from workbench.kernels import reach
+
 TOLERANCE = 1e-5  # of the self-test, on products of unit vectors
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x·W + b: (n, k), (k, m), (m,) → (n, m), in fresh memory, on one thread and without a gradient."""
-    if x.dtype is torch.float32 and onednn_works():
+    if reach(x) and x.dtype is torch.float32 and onednn_works():
         return _onednn(x, weight, bias)
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 

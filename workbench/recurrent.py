@@ -9,14 +9,16 @@ al., Learning Phrase Representations using RNN Encoder–Decoder, EMNLP 2014, in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from workbench import kernels
+from workbench.graphs import replayed
 from workbench.networks import ALIGNMENT, Folded, Mlp
 from workbench.passes import Pass, Pull
 
@@ -181,7 +183,7 @@ Network = Mlp | Gru
 
 
 class AutogradPass:
-    """What a ``Pass`` does, for any network on any device, by autograd."""
+    """What a ``Pass`` does, for any network on any device, by autograd; on a GPU in one launch, where it can be."""
 
     def __init__(self, network: Network, inputs: Tensor, sequences: Sequences | None = None) -> None:
         self._network, self._inputs, self._sequences = network, inputs, sequences
@@ -195,12 +197,49 @@ class AutogradPass:
         return network.forward(folded, inputs), folded.free  # type: ignore[arg-type]  # each folds for itself
 
     def gradient(self, values: Tensor, pull: Pull) -> Tensor:
+        if self._sequences is None and isinstance(pull, RecordablePull) and not kernels.reach(self._inputs):
+            kind, fixed, tensors = pull.recipe
+            gradient: Tensor
+            gradient, *pull.found = replayed(_gradient, (self._network, kind, fixed), values, self._inputs, *tensors)
+            return gradient
+        return self.by_autograd(values, pull)
+
+    def by_autograd(self, values: Tensor, pull: Pull) -> Tensor:
+        """``gradient``, one operation after another."""
         with torch.enable_grad():
             moving = values.detach().requires_grad_()
             outputs, free = self.outputs(moving)
         with torch.no_grad():
             cotangents = pull(slice(0, len(self._inputs)), outputs.detach(), free.detach())
         return torch.autograd.grad((outputs, free), moving, cotangents)[0]
+
+
+@runtime_checkable
+class RecordablePull(Protocol):
+    """A pull that can be made anew from other tensors, as a recording of what it does needs.
+
+    recipe  (kind, fixed, tensors): ``kind(*fixed, *tensors)`` is the same pull
+    found   tensors that a pass leaves with it, beside the gradient
+    """
+
+    found: list[Tensor]
+
+    @property
+    def recipe(self) -> tuple[Callable[..., RecordablePull], tuple[Any, ...], tuple[Tensor | None, ...]]: ...
+
+    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def _gradient(
+    network: Mlp,
+    kind: Callable[..., RecordablePull],
+    fixed: tuple[Any, ...],
+    values: Tensor,
+    inputs: Tensor,
+    *tensors: Tensor | None,
+) -> tuple[Tensor, ...]:
+    pull = kind(*fixed, *tensors)
+    return AutogradPass(network, inputs).by_autograd(values, pull), *pull.found
 
 
 def pass_over(network: Network, inputs: Tensor, sequences: Sequences | None = None) -> Pass | AutogradPass:

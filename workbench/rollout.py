@@ -142,8 +142,7 @@ class _Recording:
             memory = self.actor.remembered(stacked)
             if memory is not None and t % self.sequence_length == 0:
                 self.memories[index].append(memory)
-            parameters = self.actor.distribution(stacked, self.inputs[index][:, t].to(self.device), mask)
-            chosen = stacked.policy.head.sample(parameters, self.noise[index][:, t].to(self.device)).cpu()
+            chosen = self.actor.sample(stacked, self.inputs[index][:, t], self.noise[index][:, t], mask)
             self.actions[index][:, t] = chosen
             for row, agent in enumerate(stacked.agents):
                 joint_action[agent] = as_env_action(stacked.policy, chosen[row])

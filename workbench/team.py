@@ -15,9 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from workbench import kernels
 from workbench.distributions import Head, Parameters, head_for
 from workbench.envs.base import TeamEnv
 from workbench.errors import unknown_name
+from workbench.graphs import replayed
 from workbench.networks import Folded, Mlp, ParameterVector, stack
 from workbench.randomness import Streams
 from workbench.recurrent import FoldedGru, Gru, Network, Sequences, predict
@@ -198,7 +200,20 @@ class Actor:
             outputs, self._memory[stacked.agents] = network.step(folded, inputs, memory)
         else:
             outputs = network.evaluate(folded, inputs)  # type: ignore[arg-type, union-attr]  # an Mlp's own
-        return stacked.policy.head.parameters(outputs, folded.free, masks)
+        limits = None if masks is None else masks.to(outputs.device)
+        return stacked.policy.head.parameters(outputs, folded.free, limits)
+
+    def sample(self, stacked: _Stack, inputs: Tensor, noise: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Actions of a stack's agents by their head's ``noise`` (n_agents, n_envs, …); all are in the CPU's memory."""
+        (policy, _, folded), weights = stacked, stacked.folded.weights[0]
+        if isinstance(folded, Folded) and not kernels.reach(weights):
+            fixed = policy.network, policy.head, len(folded.weights)
+            drawn: Tensor = replayed(_drawn, fixed, inputs, noise, masks, folded.free, *folded.weights, *folded.biases)[
+                0
+            ]
+            return drawn.cpu()
+        parameters = self.distribution(stacked, inputs.to(weights.device), masks)
+        return policy.head.sample(parameters, noise.to(weights.device)).cpu()
 
     def modes(
         self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[np.bool_]]
@@ -240,6 +255,20 @@ class Actor:
             chosen = choose(stacked, self.distribution(stacked, inputs.to(weights.device), mask), n_envs).cpu()
             actions |= {agent: as_env_action(stacked.policy, chosen[i]) for i, agent in enumerate(stacked.agents)}
         return actions
+
+
+def _drawn(
+    network: Mlp,
+    head: Head,
+    n_layers: int,
+    inputs: Tensor,
+    noise: Tensor,
+    masks: Tensor | None,
+    free: Tensor,
+    *layers: Tensor,
+) -> tuple[Tensor]:
+    outputs = network.forward(Folded(layers[:n_layers], layers[n_layers:], free), inputs)
+    return (head.sample(head.parameters(outputs, free, masks), noise),)
 
 
 def stack_masks(agents: Sequence[str], masks: Mapping[str, npt.NDArray[np.bool_]]) -> Tensor | None:

@@ -22,7 +22,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from workbench import kernels
 from workbench.distributions import Head, Parameters
 from workbench.networks import Mlp
 from workbench.passes import Linearization
@@ -43,7 +42,7 @@ class Linearized(Protocol):
 
 def linearize(network: Network, flat: Tensor, inputs: Tensor, sequences: Sequences | None = None) -> Linearized:
     """The products of a network at θ = ``flat`` on ``inputs``: written out for an ``Mlp``, by autograd for others."""
-    if isinstance(network, Mlp) and kernels.reach(inputs):
+    if isinstance(network, Mlp):
         return Linearization(network, flat, inputs)
     return AutogradLinearization(lambda values: predict(network, values, inputs, sequences), flat)
 

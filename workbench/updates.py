@@ -68,9 +68,30 @@ class UnitBatch:
         return len(self) if self.sequences is None else len(self.sequences)
 
     @property
-    def weight(self) -> float:
-        """How many samples count."""
-        return float(len(self)) if self.weights is None else max(1.0, float(self.weights.sum()))
+    def share(self) -> Tensor | float:
+        """1 / how many samples count."""
+        return 1.0 / len(self) if self.weights is None else self.weights.sum().clamp(min=1).reciprocal()
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All but the sequences; ``UnitBatch.of(*tensors)`` is the same batch."""
+        joint = (None, None) if self.joint is None else self.joint
+        return (
+            self.observations,
+            self.actions,
+            self.old_log_probs,
+            self.m_factors,
+            self.masks,
+            self.weights,
+            *joint,
+        )
+
+    @staticmethod
+    def of(*tensors: Any) -> UnitBatch:
+        """The inverse of ``tensors``."""
+        observations, actions, old_log_probs, m_factors, masks, weights, preceding_ratio, advantages = tensors
+        joint = None if preceding_ratio is None else (preceding_ratio, advantages)
+        return UnitBatch(observations, actions, old_log_probs, m_factors, masks, weights, joint)
 
     def select(self, pieces: Tensor) -> UnitBatch:
         """The samples, or sequences, at ``pieces``."""
@@ -179,21 +200,21 @@ class Clipped:
 
 
 def pull_of(head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float = 0.0) -> Pull:
-    """What a pass pulls back for −(mean(L(r)) + c·mean(H)): ``descent``, in one compiled pass where there is one."""
+    """What a pass pulls back for −(mean(L(r)) + c·mean(H)): ``Descent``, in one compiled pass where there is one."""
     if isinstance(head, Gaussian) and slope.joint_epsilon is None and kernels.reach(batch.actions):
         return GaussianDescent(head, slope.epsilon, batch, entropy_coef)
-    return functools.partial(descent, head, slope, batch, entropy_coef)
+    return Descent(head, slope, batch, entropy_coef)
 
 
 class GaussianDescent:
-    """``descent`` of a Gaussian's clipped surrogate: twenty small operations in one, without Python's lock."""
+    """``Descent`` of a Gaussian's clipped surrogate: twenty small operations in one, without Python's lock."""
 
     def __init__(self, head: Gaussian, epsilon: float, batch: UnitBatch, entropy_coef: float) -> None:
         self._actions, self._old_log_probs = batch.actions.contiguous().numpy(), batch.old_log_probs.numpy()
         self._m_factors = batch.m_factors.contiguous().numpy()
         weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights.contiguous()
         self._weights, self._sigmoid = weights.numpy(), head.std == "sigmoid"
-        self._epsilon, self._scale, self._entropy_coef = epsilon, -1.0 / batch.weight, entropy_coef
+        self._epsilon, self._scale, self._entropy_coef = epsilon, -float(batch.share), entropy_coef
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         means = outputs.t().contiguous()
@@ -215,25 +236,37 @@ class GaussianDescent:
         return by_means.t(), by_free
 
 
-def descent(
-    head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float, rows: slice, outputs: Tensor, free: Tensor
-) -> tuple[Tensor, Tensor]:
+class Descent:
     """−∂/∂outputs, and −∂/∂free, of mean(L(r)) + c·mean(H) over the batch, as far as some of its rows make it up.
 
         ∂ mean(L) = mean(L'(r)·r·∂ log π(a|o))
 
-    rows   of the batch that ``outputs`` (n, n_outputs) and the cotangents returned belong to
+    Called with the rows of the batch that ``outputs`` (n, n_outputs) and the cotangents returned belong to.
     """
-    part = batch.rows(rows)
-    parameters = head.parameters(outputs, free, part.masks)
-    own = ratio(head.log_prob(parameters, part.actions), part.old_log_probs)
-    share = -1.0 / batch.weight
-    present = torch.ones_like(own) if part.weights is None else part.weights
-    by_outputs, by_free = head.score(parameters, part.actions, slope(own, part) * own * present * share)
-    if entropy_coef:
-        more_outputs, more_free = head.entropy_score(parameters, present * (share * entropy_coef))
-        by_outputs, by_free = by_outputs + more_outputs, by_free + more_free
-    return by_outputs, by_free
+
+    def __init__(self, head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float) -> None:
+        self._head, self._slope, self._batch, self._entropy_coef = head, slope, batch, entropy_coef
+        self.found: list[Tensor] = []
+
+    @property
+    def recipe(self) -> tuple[Callable[..., Descent], tuple[Any, ...], tuple[Tensor | None, ...]]:
+        return _descent_of, (self._head, self._slope, self._entropy_coef), self._batch.tensors
+
+    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        head, part = self._head, self._batch.rows(rows)
+        parameters = head.parameters(outputs, free, part.masks)
+        own = ratio(head.log_prob(parameters, part.actions), part.old_log_probs)
+        present = torch.ones_like(own) if part.weights is None else part.weights
+        weights = -present * self._batch.share
+        by_outputs, by_free = head.score(parameters, part.actions, self._slope(own, part) * own * weights)
+        if self._entropy_coef:
+            more_outputs, more_free = head.entropy_score(parameters, weights * self._entropy_coef)
+            by_outputs, by_free = by_outputs + more_outputs, by_free + more_free
+        return by_outputs, by_free
+
+
+def _descent_of(head: Head, slope: Clipped, entropy_coef: float, *tensors: Tensor | None) -> Descent:
+    return Descent(head, slope, UnitBatch.of(*tensors), entropy_coef)
 
 
 def trust_region_update(
