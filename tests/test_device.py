@@ -81,6 +81,14 @@ def test_without_compiled_passes_training_is_the_same(method, monkeypatch):
     assert asked
 
 
+@everywhere
+def test_a_clip_of_the_joint_ratio(device, monkeypatch):
+    tight = {"joint_clip_epsilon": 0.02, "epochs": 3, "lr": 3e-3}
+    compiled = trained("happo", **tight)
+    monkeypatch.setattr(kernels, "reach", lambda tensor: False)
+    assert_alike(compiled, trained("happo", device=device, **tight))
+
+
 @needs_gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_on_a_gpu_training_is_the_same(method):

@@ -251,6 +251,7 @@ def test_the_compiled_descent_of_a_gaussian_is_the_surrogates(std, epsilon, pres
     old = head.log_prob(head.parameters(outputs + 0.1 * drawn(n, 3), free), actions)
     batch = UnitBatch(actions, actions, old, drawn(n), weights=(drawn(n) > 0).double() if present else None)
     slope = Clipped(epsilon)
+    assert float(batch.share) == pytest.approx(1 / (n if batch.weights is None else (batch.weights > 0).sum()))
     assert isinstance(pull_of(head, slope, batch, 0.3), GaussianDescent)
     for rows in (slice(0, n), slice(100, 350)):
         found = pull_of(head, slope, batch, 0.3)(rows, outputs[rows], free)
