@@ -187,6 +187,18 @@ def test_a_partition_is_a_factorization_and_a_nested_list_is_none() -> None:
         MujocoTeamEnv("Ant", agent_factorization=[[["hip_1", "ankle_1"]]])
 
 
+def test_one_number_is_an_agents_whole_part_and_other_things_are_none() -> None:
+    alone = [np.int64(0), *range(1, 8)]
+    assert len(MujocoTeamEnv("Ant", n_envs=1, agent_factorization=alone).agents) == 8
+    for wrong, message in [
+        ([3.5], "agent 'agent_0' is given 3.5: expected one or more names of joints"),
+        (7, "agent_factorization is 7; expected {agent: joints}"),
+        ("hip_1", "agent_factorization is 'hip_1'; expected {agent: joints}"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            MujocoTeamEnv("Ant", agent_factorization=wrong)
+
+
 def test_what_a_batch_cannot_observe_is_refused() -> None:
     with quiet():
         from gymnasium_robotics.envs.multiagent_mujoco.obsk import Node

@@ -123,6 +123,11 @@ def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[Named]] | Sequenc
     Raises ``UnknownNameError`` for a name that is neither, ``TypeError`` for what is no name, ``ValueError`` where an
     actuator has no agent or two.
     """
+    if not isinstance(parts, Iterable) or isinstance(parts, str):
+        raise TypeError(
+            f"agent_factorization is {parts!r}; expected {{agent: joints}}, or the joints of each agent in a sequence, "
+            "such as [('hip_1', 'ankle_1'), …]."
+        )
     named = parts.items() if isinstance(parts, Mapping) else ((f"agent_{i}", part) for i, part in enumerate(parts))
     known: dict[str | int, int] = {}
     for actuator in range(model.nu):
@@ -132,7 +137,14 @@ def shares(model: mujoco.MjModel, parts: Mapping[str, Iterable[Named]] | Sequenc
     owners: dict[int, str] = {}
     shared: Shares = {}
     for agent, part in named:
-        part = (part,) if isinstance(part, str | int | OwnedActuator) else tuple(part)
+        if isinstance(part, str | int | np.integer | OwnedActuator):
+            part = (part,)
+        elif not isinstance(part, Iterable):
+            raise TypeError(
+                f"agent {agent!r} is given {part!r}: expected one or more names of joints, names or numbers of "
+                "actuators, or what env.partition has."
+            )
+        part = tuple(part)
         if not part:
             raise ValueError(f"agent {agent!r} has no actuator: every agent needs one or more.")
         shared[agent] = ()
