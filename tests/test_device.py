@@ -1,6 +1,6 @@
 """Learning anywhere but in the CPU's memory: by torch's own operations, with the same results as the compiled passes.
 
-The first test withholds the compiled passes on the CPU, so that it runs everywhere; the others want a GPU.
+Tests that withhold the compiled passes on the CPU run everywhere; the others want a GPU.
 """
 
 from __future__ import annotations
