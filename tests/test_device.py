@@ -15,7 +15,8 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench import graphs, kernels
+from workbench import critic, updates
+from workbench.networks import cuda_graphs, kernels
 from workbench.recipes import METHODS
 
 CLOSE = 1e-8  # in double precision, after two iterations
@@ -57,6 +58,12 @@ def trained(method, env=None, **changes):
     return trainer
 
 
+def without_compiled_code(monkeypatch, asked=None):
+    """Everything as where tensors are not in the CPU's memory."""
+    for module in (kernels, critic, updates):
+        monkeypatch.setattr(module, "on_cpu", lambda tensor: None if asked is None else asked.append(tensor))
+
+
 def parameters(trainer):
     found = {unit: policy.values for unit, policy in trainer._state.policies.items()}
     return found | {f"critic {name}": critic.values for name, critic in trainer._state.critics.items()}
@@ -76,7 +83,7 @@ def assert_alike(one, other):
 def test_without_compiled_passes_training_is_the_same(method, monkeypatch):
     compiled = trained(method)
     asked = []
-    monkeypatch.setattr(kernels, "reach", lambda tensor: asked.append(tensor) or False)
+    without_compiled_code(monkeypatch, asked)
     assert_alike(compiled, trained(method))
     assert asked
 
@@ -85,7 +92,7 @@ def test_without_compiled_passes_training_is_the_same(method, monkeypatch):
 def test_a_clip_of_the_joint_ratio(device, monkeypatch):
     tight = {"joint_clip_epsilon": 0.02, "epochs": 3, "lr": 3e-3}
     compiled = trained("happo", **tight)
-    monkeypatch.setattr(kernels, "reach", lambda tensor: False)
+    without_compiled_code(monkeypatch)
     assert_alike(compiled, trained("happo", device=device, **tight))
 
 
@@ -107,7 +114,7 @@ def test_a_recurrent_team_learns_on_a_gpu():
 @everywhere
 def test_limited_actions_and_agents_who_leave(method, device, monkeypatch):
     compiled = trained(method, LimitedTeam())
-    monkeypatch.setattr(kernels, "reach", lambda tensor: False)
+    without_compiled_code(monkeypatch)
     assert_alike(compiled, trained(method, LimitedTeam(), device=device))
 
 
@@ -147,7 +154,7 @@ def test_what_is_replayed_is_what_the_function_gives():
     def check(*fixed):
         for tensors in ((on_gpu, y, bias), (on_gpu, y, None), (on_gpu[:2], y[:2], bias)):
             moved = [None if tensor is None else tensor.cuda() for tensor in tensors]
-            found = graphs.replayed(scaled_sum, fixed, *tensors)
+            found = cuda_graphs.replayed(scaled_sum, fixed, *tensors)
             calls.append(found)
             torch.testing.assert_close(found, scaled_sum(*fixed, *moved), rtol=0, atol=0)
 
@@ -168,12 +175,12 @@ def test_what_is_replayed_is_what_the_function_gives():
 
 @needs_gpu
 def test_only_so_many_recordings_are_kept(monkeypatch):
-    monkeypatch.setattr(graphs, "KEPT", 3)
+    monkeypatch.setattr(cuda_graphs, "KEPT", 3)
     x = torch.ones(2, device="cuda")
     for scale in range(8):
-        assert graphs.replayed(scaled_sum, (scale,), x, x, None)[0].tolist() == [scale + 1.0] * 2
-    assert len(graphs._recordings) == 3
-    assert graphs.replayed(scaled_sum, (0,), x, x, None)[0].tolist() == [1.0, 1.0]
+        assert cuda_graphs.replayed(scaled_sum, (scale,), x, x, None)[0].tolist() == [scale + 1.0] * 2
+    assert len(cuda_graphs._recordings) == 3
+    assert cuda_graphs.replayed(scaled_sum, (0,), x, x, None)[0].tolist() == [1.0, 1.0]
 
 
 @needs_gpu

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributions as reference
 
-from workbench.distributions import Categorical, Gaussian, head_for
+from workbench.networks.distributions import Categorical, Gaussian, head_for
 
 B = 257
 
@@ -26,7 +26,7 @@ def test_gaussian_equals_torch_distributions_to_the_last_bit(std):
 
 
 def test_the_reference_std_starts_at_its_published_value():
-    _, std = Gaussian(2).parameters(torch.zeros(1, 2), torch.ones(2))
+    _, std = Gaussian(2, "sigmoid").parameters(torch.zeros(1, 2), torch.ones(2))
     assert std[0, 0].item() == pytest.approx(0.3655, abs=1e-4)
 
 

@@ -8,13 +8,14 @@ from seen_team import SMALL, SeenTeam, game_trainer, hoppers
 
 import workbench as wb
 from workbench.episodes import RunPlayer, play
+from workbench.state import actor_of
 
 
 def test_an_episode_is_what_evaluation_plays_and_its_end_is_seen():
     trainer = hoppers(max_episode_steps=40)
     episodes = play(trainer.env, RunPlayer(trainer._setup, trainer._state), 3, seed=5)
     env = trainer.env.remake(3)
-    actor = trainer._setup.team.actor(trainer._state.policies)
+    actor = actor_of(trainer._setup, trainer._state)
     step, going, returns = env.reset(seed=5), np.ones(3, bool), np.zeros(3)
     ends = {}
     while going.any():

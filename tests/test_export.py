@@ -14,6 +14,7 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.errors import CheckpointError
+from workbench.state import actor_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16, 12)}
 
@@ -22,7 +23,7 @@ def test_exported_policies_act_as_the_trained_ones(tmp_path):
     trainer = wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=2, progress=False)
     loaded = wb.load_policies(wb.export_policies(trainer, tmp_path))
     step = trainer.env.reset(seed=3)
-    actor = trainer._setup.team.actor(trainer._state.policies)
+    actor = actor_of(trainer._setup, trainer._state)
     theirs = actor.modes(step.observations, {})
     for agent, action in loaded.act(step.observations).items():
         np.testing.assert_allclose(action, theirs[agent], atol=1e-6)
@@ -37,7 +38,7 @@ def test_discrete_and_shared_policies_too(tmp_path):
     trainer.iterate()
     loaded = wb.load_policies(wb.export_policies(trainer, tmp_path))
     step = trainer.env.reset(seed=3)
-    theirs = trainer._setup.team.actor(trainer._state.policies).modes(step.observations, {})
+    theirs = actor_of(trainer._setup, trainer._state).modes(step.observations, {})
     for agent, action in loaded.act(step.observations).items():
         np.testing.assert_array_equal(action, theirs[agent])
 

@@ -205,7 +205,7 @@ def test_the_joint_clip_by_hand(w, r, a, expected, slope):
 
 def test_the_joint_clip_in_a_run():
     """One plain step of the update by hand: the gradient of the surrogate on the second agent's batch."""
-    options = {"order": (1, 0, 2), "epochs": 1, "dtype": "float64", "max_grad_norm": 1e9}
+    options = {"order": (1, 0, 2), "epochs": 1, "n_minibatches": 1, "dtype": "float64", "max_grad_norm": 1e9}
     trainer = wb.happo(PointTeam(), seed=0, joint_clip_epsilon=0.02, ratio_clamp=(0.9, 1.1), **WIDE, **options)
     trainer.step(), trainer.step(), trainer.step()
     before = trainer._state

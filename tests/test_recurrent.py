@@ -9,12 +9,13 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.distributions import Categorical, Gaussian
 from workbench.envs.base import Final, TeamEnv, TimeStep
+from workbench.networks.distributions import Categorical, Gaussian
+from workbench.networks.gradients import linearize
+from workbench.networks.gru import Gru, Sequences
 from workbench.phases import _values
-from workbench.recurrent import Gru, Sequences
 from workbench.sequence import unit_batch
-from workbench.trust_region import fisher_vector_product, linearize
+from workbench.trust_region import fisher_vector_product
 
 SMALL = {"n_steps": 12, "hidden_sizes": (8,), "recurrent": True, "sequence_length": 4, "dtype": "float64"}
 
@@ -67,7 +68,7 @@ def drawn(network, seed=0, scale=0.3):
 
 
 def test_the_unit_is_torchs_own():
-    network = Gru(3, 2, (6, 5), output_gain=1.0)
+    network = Gru(3, 2, (6, 5), output_gain=1.0, layer_norm="all")
     flat = drawn(network)
     folded = network.fold(flat)
     unit = torch.nn.GRU(5, 5, dtype=torch.float64)
@@ -79,7 +80,7 @@ def test_the_unit_is_torchs_own():
     inputs, memory = torch.randn(7, 4, 3, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     x = torch.nn.functional.layer_norm(inputs, (3,))
     for weight, bias in zip(folded.body.weights[:-1], folded.body.biases[:-1], strict=True):
-        x = torch.nn.functional.layer_norm((x @ weight + bias).relu(), (weight.shape[1],))
+        x = torch.nn.functional.layer_norm((x @ weight + bias).tanh(), (weight.shape[1],))
     expected, _ = unit(x, memory[None])
     outputs, remembered = network.unroll(folded, inputs, memory, torch.zeros(7, 4, dtype=torch.float64))
     torch.testing.assert_close(remembered, expected, rtol=0, atol=1e-12)
@@ -250,7 +251,7 @@ def test_only_a_memory_recalls_the_cue():
 
 
 def test_what_does_not_fit_a_memory_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="n_steps is 15 and sequence_length 10"):
+    with pytest.raises(ValueError, match="n_steps is 15 and sequence_length 8"):
         wb.happo(PointTeam(), recurrent=True, n_steps=15)
     with pytest.raises(ValueError, match="at least one width"):
         wb.happo(PointTeam(), recurrent=True, hidden_sizes=())

@@ -13,6 +13,7 @@ from workbench.envs.contract import ContractError
 from workbench.envs.sampled_game import SampledGame
 from workbench.episodes import RunPlayer, play
 from workbench.errors import SnapshotUnsupported
+from workbench.state import actor_of, critic_inputs_of
 
 # ---- start here ----
 
@@ -21,7 +22,8 @@ def assert_goes_on_like(fork, original, actions_before, seed_rows):
     """The fork's next rollout equals what ``original`` gives from that state under the same actions."""
     event = fork.step()
     assert event.phase == "collect"
-    rollout = fork._state.rollout
+    rollout, setup, state = fork._state.rollout, fork._setup, fork._state
+    actor = actor_of(setup, state)
     for env in range(fork.env.n_envs):
         alone = fork.env.remake(1)
         original(alone)
@@ -39,9 +41,11 @@ def assert_goes_on_like(fork, original, actions_before, seed_rows):
             }
             step = alone.step(actions)
             assert np.float32(step.reward[0]) == rollout.rewards[t, env].numpy()
-            np.testing.assert_array_equal(step.state[0], rollout.states[t + 1, env].numpy())
+            shown = critic_inputs_of(setup, state, actor, "state", step.state)
+            assert torch.equal(shown[0], rollout.states[t + 1, env])
             for agent in fork.env.agents:
-                np.testing.assert_array_equal(step.observations[agent][0], rollout.observations[agent][t + 1, env])
+                shown = actor.inputs_of(agent, step.observations[agent])
+                assert torch.equal(shown[0], rollout.observations[agent][t + 1, env])
 
 
 @pytest.mark.parametrize("make", [hoppers, game_trainer, lambda: wb.happo(SeenTeam(), seed=0, **SMALL)])
@@ -108,17 +112,18 @@ def test_recurrent_networks_remember_what_led_to_the_frame():
     trainer.step()  # collect
     trainer.step()  # estimate: what critics remember after the rollout is known
     # The stretch to the rollout's end, started from there: networks remember what they did in training.
-    replay = trainer.replay_rollout(env=1, start=3)
+    env = int(np.flatnonzero(trainer._state.running.lengths == before.running.lengths + 12)[0])
+    replay = trainer.replay_rollout(env=env, start=3)
     last = replay.episodes[-1]
     assert not last.end
     fork = replay.start_here(len(last), episode=len(replay.episodes) - 1)
     running, reached = fork._state.running, trainer._state.running
     for agent in trainer.env.agents:
-        torch.testing.assert_close(running.memory[agent][0], reached.memory[agent][1], atol=1e-6, rtol=1e-5)
-    assert before.running.lengths[1] + 12 == running.lengths[0]
+        torch.testing.assert_close(running.memory[agent][0], reached.memory[agent][env], atol=1e-6, rtol=1e-5)
+    assert before.running.lengths[env] + 12 == running.lengths[0]
     critics, in_training = running.critic_memory["state"], reached.critic_memory["state"]
-    torch.testing.assert_close(critics[2], in_training[1], atol=1e-6, rtol=1e-5)
-    np.testing.assert_array_equal(running.current.state[0], reached.current.state[1])
+    torch.testing.assert_close(critics[2], in_training[env], atol=1e-6, rtol=1e-5)
+    np.testing.assert_array_equal(running.current.state[0], reached.current.state[env])
 
 
 def test_nothing_follows_the_end_and_no_run_is_behind_mere_policies():

@@ -17,6 +17,7 @@ from point_team import ForgetfulTeam, PointTeam
 
 import workbench as wb
 from workbench.errors import NonFiniteError, SnapshotUnsupported
+from workbench.state import actor_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
 CURSORS = 6  # collect, estimate, three agents, critic
@@ -486,8 +487,8 @@ def test_action_distributions_are_those_that_acted():
     shown = trainer.env.reset(seed=0)
     for agent, found in trainer.action_distributions(shown.observations).items():
         assert found["mean"].shape == found["std"].shape == (4, 2)
-        np.testing.assert_allclose(found["std"], 0.3655, atol=1e-4)
-        modes = trainer._setup.team.actor(trainer._state.policies).modes(shown.observations, {})
+        np.testing.assert_allclose(found["std"], np.exp(-0.5), atol=1e-4)
+        modes = actor_of(trainer._setup, trainer._state).modes(shown.observations, {})
         np.testing.assert_allclose(found["mean"], modes[agent], atol=1e-6)
     game = wb.happo(wb.envs.tabular(wb.theory.sharing_game(4), n_envs=4), seed=0, **SMALL)
     (found, *_) = game.action_distributions(game.env.reset(seed=0).observations).values()

@@ -9,11 +9,11 @@ from point_team import PointTeam
 from torch import distributions as reference
 
 import workbench as wb
-from workbench.distributions import Categorical, Gaussian
-from workbench.networks import Mlp
+from workbench.networks.distributions import Categorical, Gaussian
+from workbench.networks.gradients import Linearization
+from workbench.networks.mlp import Mlp
 from workbench.phases import unit_batch
 from workbench.trust_region import (
-    Linearization,
     conjugate_gradient,
     fisher_vector_product,
     line_search,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.graphs import replayed
+from workbench.networks.cuda_graphs import replayed
 
 
 def gae(

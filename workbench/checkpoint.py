@@ -7,13 +7,18 @@ damaged file from a good one.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,66 +30,77 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from workbench.critic import ValueNormalizer
-from workbench.envs.base import TimeStep
 from workbench.errors import CheckpointError
 from workbench.history import Log
-from workbench.networks import ParameterVector
-from workbench.rollout import Rollout, Running
 from workbench.settings import Settings
-from workbench.state import Estimate, State
+from workbench.state import State
 
 Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, Any]
 
-FORMAT = 1
+FORMAT = 2
 LONG = 1_000_000  # characters of plain values that a file's header should not hold; those beyond are an array
-RECORDS = ("history", "agent_history", "evaluations")  # of the past: saved, but no part of the fingerprint
-DOCUMENT = "document"
-SHOWN = ("observations", "action_masks", "active")  # the mappings of a TimeStep that a policy acts on
+LOGS = ("history", "agent_history", "evaluations")
+RECORDS = (*LOGS, "partial_metrics")  # of the past: saved, but no part of the fingerprint
+DOCUMENT, ARRAY = "document", "array"
 
 
 def flatten(state: State) -> tuple[Arrays, Values]:
-    """Everything that determines the future: {path: array} and {name: plain value}."""
+    """Everything that determines the future: {path: array}, and a tree of plain values in which arrays are paths."""
+    if state.phase == "collect":  # the next collect replaces these
+        state = dataclasses.replace(state, rollout=None, estimate=None, preceding_ratio=None, m_factors={}, order=())
     arrays: Arrays = {}
+    kept = {name: getattr(state, name) for name in _kinds(State) if name not in (*RECORDS, "settings")}
+    tree = {name: _taken_apart(value, name, arrays) for name, value in kept.items()}
+    return arrays, {**tree, "settings": plain_settings(state.settings)}
 
-    def put(path: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                put(f"{path}/{name}", inner)
-        elif value is not None:
-            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-            arrays[path] = np.ascontiguousarray(array)
 
-    steps = {}
-    for kind, vectors in (("policies", state.policies), ("critics", state.critics)):
-        for name, vector in vectors.items():
-            parts = {"values": vector.values, "first": vector.first_moment, "second": vector.second_moment}
-            put(f"{kind}/{name}", parts)
-            steps[f"{kind}/{name}"] = vector.steps
-    current = state.running.current
-    put("running", {"returns": state.running.returns, "lengths": state.running.lengths, "state": current.state})
-    put("running", {name: getattr(current, name) for name in SHOWN})
-    put("running", {"memory": state.running.memory, "critic_memory": state.running.critic_memory})
-    put("env", state.env)
-    for name, record in (("rollout", state.rollout), ("estimate", state.estimate)):
-        if record is not None and state.phase != "collect":  # the next collect replaces both
-            put(name, {f.name: getattr(record, f.name) for f in dataclasses.fields(record)})
-    if state.phase != "collect":
-        put("preceding_ratio", state.preceding_ratio)
-        put("m_factors", state.m_factors)
-    values: Values = {
-        "settings": plain_settings(state.settings),
-        "phase": state.phase,
-        "position": state.position,
-        "iteration": state.iteration,
-        "env_steps": state.env_steps,
-        "order": list(state.order),
-        "pinned": state.pinned,
-        "steps": steps,
-        "normalizers": {name: dataclasses.asdict(value) for name, value in state.normalizers.items()},
-    }
-    return arrays, values
+def _taken_apart(value: Any, path: str, arrays: Arrays) -> Any:
+    """``value`` as plain values, its arrays put into ``arrays`` under their paths.
+
+    A record becomes {field: …}, a mapping [[key, …], …] in its own order, an array {"array": path}.
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        arrays[path] = np.ascontiguousarray(array)
+        return {ARRAY: path}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = _kinds(type(value))
+        return {name: _taken_apart(getattr(value, name), f"{path}/{name}", arrays) for name in names}
+    if isinstance(value, Mapping):
+        return [[key, _taken_apart(each, f"{path}/{key}", arrays)] for key, each in value.items()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _put_together(kind: Any, tree: Any, arrays: Arrays, device: str) -> Any:
+    """What ``_taken_apart`` took apart, by the types that the records' fields are declared with."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if tree is None and type(None) in options:
+        return None
+    (kind,) = (option for option in options if option is not type(None))
+    origin = typing.get_origin(kind)
+    if kind is Tensor:
+        return torch.from_numpy(arrays[tree[ARRAY]]).to(device)
+    if origin is np.ndarray:
+        return arrays[tree[ARRAY]]
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        parts = _kinds(kind)
+        if not isinstance(tree, dict) or set(tree) != set(parts):
+            raise CheckpointError(f"it holds {sorted(tree)} where {sorted(parts)} were expected")
+        return kind(**{name: _put_together(part, tree[name], arrays, device) for name, part in parts.items()})
+    if origin is collections.abc.Mapping:
+        inner = typing.get_args(kind)[1]
+        return {key: _put_together(inner, each, arrays, device) for key, each in tree}
+    if origin is tuple:
+        return tuple(tree)
+    return kind(tree)
+
+
+@functools.cache
+def _kinds(record: Any) -> dict[str, Any]:
+    """{field: type} of a record."""
+    hints = typing.get_type_hints(record, {**vars(sys.modules[record.__module__])})
+    return {f.name: hints[f.name] for f in dataclasses.fields(record)}
 
 
 def digest(arrays: Arrays, values: Values) -> str:
@@ -100,8 +116,8 @@ def digest(arrays: Arrays, values: Values) -> str:
 def records(state: State) -> tuple[Arrays, Values]:
     """The histories as columns: numbers as float64 arrays, the rest as lists, and the row that is under way."""
     arrays: Arrays = {}
-    values: Values = {"row": dict(state.row), "lengths": {}, "columns": {}}
-    for name in RECORDS:
+    values: Values = {"partial_metrics": dict(state.partial_metrics), "lengths": {}, "columns": {}}
+    for name in LOGS:
         rows = list(getattr(state, name))
         values["lengths"][name] = len(rows)
         values["columns"][name] = list(dict.fromkeys(column for row in rows for column in row))
@@ -117,65 +133,10 @@ def records(state: State) -> tuple[Arrays, Values]:
 
 def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) -> State:
     """The state that ``flatten`` and ``records`` took apart."""
-    device, dtype = settings.device, settings.torch_dtype
-
-    def part(path: str) -> dict[str, npt.NDArray[Any]]:
-        return {name.removeprefix(f"{path}/"): a for name, a in arrays.items() if name.startswith(f"{path}/")}
-
-    def tensors(path: str) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array).to(device) for name, array in part(path).items()}
-
-    def vectors(kind: str) -> dict[str, ParameterVector]:
-        found = {}
-        for name, steps in values["steps"].items():
-            if name.startswith(f"{kind}/"):
-                held = tensors(name)
-                found[name.removeprefix(f"{kind}/")] = ParameterVector(
-                    held["values"], held["first"], held["second"], steps
-                )
-        return found
-
-    current = TimeStep(
-        state=arrays["running/state"],
-        reward=np.zeros(len(arrays["running/returns"])),
-        terminated=np.zeros(len(arrays["running/returns"]), bool),
-        truncated=np.zeros(len(arrays["running/returns"]), bool),
-        observations=part("running/observations"),
-        action_masks=part("running/action_masks"),
-        active=part("running/active"),
-    )
-    rollout = estimate = None
-    if "rollout/rewards" in arrays:
-        rollout = Rollout(**_fields(Rollout, "rollout", arrays, tensors))
-    if part("estimate"):
-        estimate = Estimate(**_fields(Estimate, "estimate", arrays, tensors))
-    ratio = arrays.get("preceding_ratio")
-    return State(
-        settings=settings,
-        policies=vectors("policies"),
-        critics=vectors("critics"),
-        normalizers={name: ValueNormalizer(**held) for name, held in values["normalizers"].items()},
-        running=Running(
-            current,
-            arrays["running/returns"],
-            arrays["running/lengths"],
-            tensors("running/memory"),
-            tensors("running/critic_memory"),
-        ),
-        env=part("env") or None,
-        phase=values["phase"],
-        position=values["position"],
-        iteration=values["iteration"],
-        env_steps=values["env_steps"],
-        order=tuple(values["order"]),
-        pinned=values["pinned"],
-        rollout=rollout,
-        estimate=estimate,
-        preceding_ratio=None if ratio is None else torch.from_numpy(ratio).to(device, dtype),
-        m_factors=tensors("m_factors"),
-        row=past["row"],
-        **{name: _log(name, arrays, past) for name in RECORDS},
-    )
+    kinds = {name: kind for name, kind in _kinds(State).items() if name in values and name != "settings"}
+    parts: Values = {name: _put_together(kind, values[name], arrays, settings.device) for name, kind in kinds.items()}
+    parts |= {name: _log(name, arrays, past) for name in LOGS}
+    return State(settings=settings, partial_metrics=past["partial_metrics"], **parts)
 
 
 def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
@@ -243,22 +204,6 @@ def plain_settings(settings: Settings) -> Values:
     if callable(plain["order"]):
         plain["order"] = {"callable": getattr(plain["order"], "__qualname__", repr(plain["order"]))}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]  # tuples as they will be read
-
-
-def _fields(kind: type, path: str, arrays: Arrays, tensors: Any) -> Values:
-    found: Values = {}
-    for f in dataclasses.fields(kind):
-        name = f"{path}/{f.name}"
-        if name not in arrays:
-            found[f.name] = tensors(name)
-        elif f.name.startswith("episode_"):
-            found[f.name] = arrays[name]
-        else:
-            found[f.name] = torch.from_numpy(arrays[name])
-    if "rewards" in found:
-        device = found["observations"][next(iter(found["observations"]))].device
-        found |= {name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
-    return found
 
 
 def _log(name: str, arrays: Arrays, past: Values) -> Log[Any]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workbench import kernels
+from workbench import fitting
+from workbench.networks.gradients import pass_over
+from workbench.networks.gru import Network, Sequences
+from workbench.networks.kernels import normalized_inputs, on_cpu
+from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
+from workbench.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +99,76 @@ def value_loss(
     return loss.mean()
 
 
-def value_slope(
-    predictions: Tensor,
-    old_predictions: Tensor,
+class ValueGradient:
+    """The slope of the mean value loss in the predictions, as a pass takes it; the loss itself is left in ``found``."""
+
+    def __init__(self, clip: float | None, huber_delta: float | None, old: Tensor, targets: Tensor) -> None:
+        self._clip, self._huber_delta, self._old, self._targets = clip, huber_delta, old, targets
+        self.found = [torch.zeros_like(targets[:1])]
+
+    @property
+    def recipe(self) -> tuple[Callable[..., ValueGradient], tuple[Any, ...], tuple[Tensor | None, ...]]:
+        return ValueGradient, (self._clip, self._huber_delta), (self._old, self._targets)
+
+    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        predictions, old, targets = outputs.detach().requires_grad_(), self._old[rows], self._targets[rows]
+        with torch.enable_grad():
+            loss = value_loss(predictions.squeeze(-1), old, targets, clip=self._clip, huber_delta=self._huber_delta)
+            part = loss * (len(targets) / len(self._targets))
+        self.found[0] += part.detach()
+        return torch.autograd.grad(part, predictions)[0], torch.zeros_like(free)
+
+
+def fit_critic(
+    network: Network,
+    vector: ParameterVector,
+    inputs: Tensor,
+    old: Tensor,
     targets: Tensor,
-    *,
-    clip: float | None,
-    huber_delta: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The terms whose mean is ``value_loss``, and their derivatives in the predictions; arguments as there."""
-    if not kernels.reach(predictions):
-        return _value_slope(predictions, old_predictions, targets, clip, huber_delta)
-    losses, slopes = torch.empty_like(predictions), torch.empty_like(predictions)
-    near, delta = (math.inf if bound is None else bound for bound in (clip, huber_delta))
-    seen = predictions.numpy(), old_predictions.numpy(), targets.numpy()
-    kernels.slope_of_value(*seen, near, delta, losses.numpy(), slopes.numpy())
-    return losses, slopes
+    settings: Settings,
+    learning_rate: float,
+    generator: torch.Generator,
+    sequences: Sequences | None = None,
+) -> tuple[ParameterVector, float, float]:
+    """Descend the mean value loss by Adam, ``critic_epochs`` times over the samples.
+
+    inputs   (batch, n_inputs)
+    old      (batch,) normalised predictions before, as are ``targets``
+
+    Returns where it led, the last gradient's norm (not finite where it stopped), and the mean loss on the way.
+    """
+    clip, huber_delta, n_parts = settings.value_clip_epsilon, settings.huber_delta, settings.critic_minibatches
+    if isinstance(network, Mlp) and on_cpu(inputs):
+        plan = fitting.schedule(
+            len(inputs), settings.critic_epochs, n_parts, generator, learning_rate, settings.max_grad_norm
+        )
+        x = normalized_inputs(network.layout, inputs.contiguous().numpy())
+        samples = fitting.ValueSamples(x, old.contiguous().numpy(), targets.contiguous().numpy())
+        bounds = (math.inf if bound is None else bound for bound in (clip, huber_delta))
+        return fitting.fitted_values(vector, network.layout, samples, fitting.ValueLoss(*bounds), plan)
+    optimizer, norm, losses = Adam(vector), math.nan, []
+    whole = pass_over(network, inputs, sequences)
+    for _ in range(settings.critic_epochs):
+        for pieces in fitting.random_parts(len(targets) if sequences is None else len(sequences), n_parts, generator):
+            chosen, some = _samples_at(pieces, sequences, targets.device)
+            slope = ValueGradient(clip, huber_delta, old[chosen], targets[chosen])
+            over = whole if pieces is None else pass_over(network, inputs[chosen], some)
+            gradient, norm = clip_norm(over.gradient(optimizer.values, slope), settings.max_grad_norm)
+            if not math.isfinite(norm):
+                return vector, norm, math.nan
+            optimizer.step(gradient, learning_rate)
+            losses.append(float(slope.found[0]))
+    return optimizer.result(), norm, sum(losses) / len(losses)
 
 
-def _value_slope(
-    predictions: Tensor, old_predictions: Tensor, targets: Tensor, clip: float | None, huber_delta: float | None
-) -> tuple[Tensor, Tensor]:
-    """``value_slope`` on any device."""
-
-    def slope(error: Tensor) -> Tensor:
-        return error if huber_delta is None else error.clamp(-huber_delta, huber_delta)
-
-    def height(error: Tensor) -> Tensor:
-        if huber_delta is None:
-            return 0.5 * error.square()
-        return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=huber_delta)
-
-    error = predictions - targets
-    loss, derivative = height(error), slope(error)
-    if clip is None:
-        return loss, derivative
-    moved = predictions - old_predictions
-    other = old_predictions + moved.clamp(-clip, clip) - targets
-    held = moved.abs() > clip
-    kept_near = height(other)
-    derivative = torch.where(held & (kept_near > loss), torch.zeros_like(derivative), derivative)
-    return torch.max(loss, kept_near), derivative
+def _samples_at(
+    pieces: Tensor | None, sequences: Sequences | None, device: torch.device
+) -> tuple[Tensor | slice, Sequences | None]:
+    """Which samples a part of a random partition stands for, and their sequence layout."""
+    if pieces is None:
+        return slice(None), sequences
+    pieces = pieces.to(device)
+    return (pieces, None) if sequences is None else (sequences.samples(pieces), sequences.select(pieces))
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

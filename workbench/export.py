@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from workbench.distributions import Categorical, Gaussian
 from workbench.errors import CheckpointError, path_of, unknown_name
-from workbench.networks import Mlp
+from workbench.networks.distributions import Categorical, Gaussian
+from workbench.networks.mlp import Mlp
 from workbench.run import Run
 from workbench.state import Setup, State
 
 FORWARD = (
-    "x = observation; for each layer: x = (x - mean(x)) / sqrt(var(x) + 1e-5) over the vector; x = x @ weight + bias; "
-    "after every layer but the last: x = max(x, 0)"
+    "x = observation, with the agent's one-hot number after it where agent_id says so; "
+    "x = clip((x - inputs/mean) / inputs/scale, -inputs/limit, inputs/limit); "
+    "for each layer: where layer_norm says so for it, x = (x - mean(x)) / sqrt(var(x) + 1e-5) over the vector; "
+    "x = x @ weight + bias; after every layer but the last: x = activation(x)"
 )
+ACTIVATIONS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+}
 TABLES = ("history", "agent_history", "evaluations")
 
 
@@ -67,9 +75,16 @@ def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], d
     for index, (weight, bias) in enumerate(zip(folded.weights, folded.biases, strict=True)):
         arrays[f"layer_{index}/weight"] = np.ascontiguousarray(weight.numpy())
         arrays[f"layer_{index}/bias"] = np.ascontiguousarray(bias.numpy()[0])
+    transform = setup.team.transform([agent], state.observation_statistics)
+    if transform is not None:
+        for name in ("mean", "scale", "limit"):
+            arrays[f"inputs/{name}"] = np.ascontiguousarray(getattr(transform, name)[0])
     described: dict[str, Any] = {
         "inputs": policy.network.n_inputs,
+        "normalized": transform is not None,
         "layers": len(folded.weights),
+        "activation": policy.network.activation,
+        "layer_norm": [policy.network.normalizes(index) for index in range(len(folded.weights))],
         "agent_id": setup.team.agents.index(agent) if setup.team.agent_id else None,
         "n_agents": len(setup.team.agents),
     }
@@ -77,6 +92,9 @@ def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], d
         _, std = policy.head.parameters(folded.free[None], folded.free)
         arrays["std"] = np.ascontiguousarray(std.numpy()[0])
         described |= {"distribution": "gaussian", "action": "the outputs are the means; std is the deviation"}
+        if agent in setup.team.action_scales:
+            arrays["action/centre"], arrays["action/half_width"] = setup.team.action_scales[agent]
+            described["action"] += "; the environment takes action/centre + action/half_width * action"
     elif isinstance(policy.head, Categorical):
         described |= {
             "distribution": "categorical",
@@ -108,17 +126,23 @@ class Policies:
         if agent not in self.about["agents"]:
             raise unknown_name("agent", agent, self.agents)
         described = self.about["agents"][agent]
-        x = np.asarray(observations, self._tensors[f"{agent}/layer_0/weight"].dtype)
+        dtype = self._tensors[f"{agent}/layer_0/weight"].dtype
+        x = np.asarray(observations, np.float64)
         if described["agent_id"] is not None:
             identity = np.eye(described["n_agents"], dtype=x.dtype)[described["agent_id"]]
             x = np.concatenate([x, np.broadcast_to(identity, (len(x), len(identity)))], 1)
         if x.ndim != 2 or x.shape[1] != described["inputs"]:
             raise ValueError(f"{agent} takes (n, {described['inputs']}) inputs, these are {x.shape}.")
+        if described["normalized"]:
+            mean, scale, limit = (self._tensors[f"{agent}/inputs/{name}"] for name in ("mean", "scale", "limit"))
+            x = np.clip((x - mean) / scale, -limit, limit)
+        x = x.astype(dtype)
         for index in range(described["layers"]):
-            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+            if described["layer_norm"][index]:
+                x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
             x = x @ self._tensors[f"{agent}/layer_{index}/weight"] + self._tensors[f"{agent}/layer_{index}/bias"]
             if index < described["layers"] - 1:
-                x = np.maximum(x, 0)
+                x = ACTIVATIONS[described["activation"]](x)
         return x
 
     def act(
@@ -143,7 +167,11 @@ class Policies:
             outputs = self.outputs(agent, observations[agent])
             if self.about["agents"][agent]["distribution"] == "gaussian":
                 noise = 0 if rng is None else self._tensors[f"{agent}/std"] * rng.standard_normal(outputs.shape)
-                actions[agent] = (outputs + noise).astype(outputs.dtype)
+                action = outputs + noise
+                if f"{agent}/action/centre" in self._tensors:
+                    centre, half_width = (self._tensors[f"{agent}/action/{name}"] for name in ("centre", "half_width"))
+                    action = centre + half_width * action
+                actions[agent] = action.astype(outputs.dtype)
                 continue
             if rng is not None:  # the argmax of log p + Gumbel noise is a draw from p
                 outputs = outputs + rng.gumbel(size=outputs.shape)

@@ -77,7 +77,16 @@ AGENT_COLUMNS = (
     "max_weight_share",
     "m_variance",
 )
-EVALUATION_COLUMNS = ("iteration", "env_steps", "return", "return_std", "episode_length", "episodes", "returns")
+EVALUATION_COLUMNS = (
+    "iteration",
+    "env_steps",
+    "return",
+    "return_std",
+    "episode_length",
+    "episodes",
+    "deterministic",
+    "returns",
+)
 
 
 def table(rows: Log[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 
 from workbench.advantages import gae, standardization, td_errors
-from workbench.critic import ValueNormalizer, explained_variance, value_slope
+from workbench.critic import ValueNormalizer, explained_variance, fit_critic
 from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.networks import Adam, Mlp, ParameterVector, clip_norm
-from workbench.recurrent import Sequences, pass_over, predict
+from workbench.networks.gradients import predict, torch_threads
+from workbench.networks.mlp import Mlp, ParameterVector
+from workbench.policy_inputs import FeatureStatistics
 from workbench.rollout import Rollout, collect
 from workbench.sequence import (
     agent_diagnostics,
@@ -30,9 +30,9 @@ from workbench.sequence import (
     unit_batch,
     update_context,
 )
-from workbench.state import CENTRAL, Estimate, Setup, State, computing, threads
+from workbench.state import CENTRAL, Estimate, Setup, State, actor_of, computing, state_transform
 from workbench.surrogate import ratio
-from workbench.updates import random_parts, refuse_non_finite
+from workbench.updates import refuse_non_finite
 
 
 def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
@@ -42,16 +42,16 @@ def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
     if state.env is not None:
         setup.env.restore(state.env)
     # Small products gain nothing from a second thread, and the physics wants the cores.
-    with threads(1):
-        actor = setup.team.actor(state.policies, state.settings.device)
+    with torch_threads(1):
         rollout, running = collect(
             setup.env,
             setup.team,
-            actor,
+            actor_of(setup, state),
             state.running,
             state.settings.n_steps,
             setup.streams,
             state.iteration,
+            state_transform=state_transform(setup, state),
             sequence_length=state.settings.sequence_length,
         )
     seconds = time.perf_counter() - started
@@ -85,8 +85,8 @@ def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
         preceding_ratio=None,
         m_factors={},
         order=(),
-        pinned=False,
-        row=row,
+        manual_order=False,
+        partial_metrics=row,
     )
     return collected, event
 
@@ -101,10 +101,10 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
     spreads, explained = [], []
     with computing(setup, settings):
         for name in setup.critics:
-            judged = _judge(setup, state, name)
-            if judged.memory is not None:
-                memories[name], latest[name] = judged.memory
-            predicted, values, next_values = _values(setup, state, name, judged)
+            predicted_values = predict_values(setup, state, name)
+            if predicted_values.memory is not None:
+                memories[name], latest[name] = predicted_values.memory
+            predicted, values, next_values = _values(setup, state, name, predicted_values)
             raw = gae(
                 rollout.rewards, values, next_values, rollout.done, gamma=settings.gamma, gae_lambda=settings.gae_lambda
             )
@@ -134,12 +134,12 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
         explained_variance=_mean(explained),
     )
     row = {
-        **state.row,
+        **state.partial_metrics,
         "order": order,
         "explained_variance": event.explained_variance,
-        "seconds": state.row["seconds"] + event.seconds,
+        "seconds": state.partial_metrics["seconds"] + event.seconds,
     }
-    return replace(estimated, order=order, row=row), event
+    return replace(estimated, order=order, partial_metrics=row), event
 
 
 def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
@@ -171,10 +171,11 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
         preceding_ratio=state.preceding_ratio * joint,
         m_factors={**state.m_factors, **m_factors},
         agent_history=state.agent_history.append({**where, **diagnostics}),
-        row={
-            **state.row,
-            "kl": state.row.get("kl", 0.0) + diagnostics["kl"] / len(state.order),
-            "log_ratio_variance": state.row.get("log_ratio_variance", 0.0) + diagnostics["log_ratio_variance"],
+        partial_metrics={
+            **state.partial_metrics,
+            "kl": state.partial_metrics.get("kl", 0.0) + diagnostics["kl"] / len(state.order),
+            "log_ratio_variance": state.partial_metrics.get("log_ratio_variance", 0.0)
+            + diagnostics["log_ratio_variance"],
         },
     )
     order = state.order[:position] + readapted(setup, moved)
@@ -186,18 +187,23 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
         position=state.position,
         diagnostics=diagnostics,
     )
-    return replace(moved, order=order, row={**moved.row, "seconds": state.row["seconds"] + event.seconds}), event
+    return replace(
+        moved,
+        order=order,
+        partial_metrics={**moved.partial_metrics, "seconds": state.partial_metrics["seconds"] + event.seconds},
+    ), event
 
 
 def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
     """Fit the value function to the returns; the iteration is complete then."""
     started = time.perf_counter()
     assert state.estimate is not None
+    assert state.rollout is not None
     critics, normalizers, losses = {}, {}, []
     with computing(setup, state.settings):
         for index, name in enumerate(setup.critics):
             normalizers[name] = state.normalizers[name].updated(state.estimate.returns[name])
-            critics[name], loss = _fit_critic(setup, state, name, normalizers[name], index)
+            critics[name], loss = _fitted(setup, state, name, normalizers[name], index)
             losses.append(loss)
     event = CriticUpdated(
         iteration=state.iteration,
@@ -205,10 +211,10 @@ def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
         seconds=time.perf_counter() - started,
         value_loss=_mean(losses),
     )
-    seconds = state.row["seconds"] + event.seconds
+    seconds = state.partial_metrics["seconds"] + event.seconds
     steps_taken = setup.env.n_envs * state.settings.n_steps
     row = {
-        **state.row,
+        **state.partial_metrics,
         "order": state.order,
         "value_loss": event.value_loss,
         "seconds": seconds,
@@ -221,7 +227,11 @@ def update_critic_phase(setup: Setup, state: State) -> tuple[State, Event]:
         iteration=state.iteration + 1,
         critics=critics,
         normalizers=normalizers,
-        row={},
+        observation_statistics={
+            unit: seen.merged(state.rollout.seen[unit]) for unit, seen in state.observation_statistics.items()
+        },
+        state_statistics=_with(state.state_statistics, state.rollout.seen_states),
+        partial_metrics={},
         history=state.history.append(row),
     )
     return complete, event
@@ -242,7 +252,7 @@ def critic_inputs(rollout: Rollout, name: str) -> tuple[Tensor, Tensor]:
     return rollout.observations[name], rollout.final_observations[name]
 
 
-class _Judged(NamedTuple):
+class _Predictions(NamedTuple):
     """A critic's normalised predictions: of s_0 … s_n (n_steps + 1, n_envs), and of episodes' true last states (k,).
 
     memory  of a recurrent one: before each sequence (n_sequences, n_envs, memory_size), and after the rollout
@@ -253,13 +263,13 @@ class _Judged(NamedTuple):
     memory: tuple[Tensor, Tensor] | None
 
 
-def _judge(setup: Setup, state: State, name: str) -> _Judged:
+def predict_values(setup: Setup, state: State, name: str) -> _Predictions:
     assert state.rollout is not None
     rollout, network, values = state.rollout, setup.critics[name], state.critics[name].values
     seen, last_seen = critic_inputs(rollout, name)
     if isinstance(network, Mlp):
         predictions = predict(network, values, seen.flatten(0, 1), None)[0].view(seen.shape[:2])
-        return _Judged(predictions, predict(network, values, last_seen, None)[0].squeeze(-1), None)
+        return _Predictions(predictions, predict(network, values, last_seen, None)[0].squeeze(-1), None)
     recurrent = network.fold(values)
     blank = seen.new_zeros(seen.shape[1], network.memory_size)
     before = state.running.critic_memory.get(name, blank)
@@ -270,14 +280,16 @@ def _judge(setup: Setup, state: State, name: str) -> _Judged:
     before_each = torch.cat([before.unsqueeze(0), after[:-2]])
     latest = after[-2] * (1 - begins[-1]).unsqueeze(-1)
     sequences = before_each[:: state.settings.sequence_length].clone()  # a view would keep all of it alive
-    return _Judged(outputs.squeeze(-1), at_ends.squeeze(-1), (sequences, latest))
+    return _Predictions(outputs.squeeze(-1), at_ends.squeeze(-1), (sequences, latest))
 
 
-def _values(setup: Setup, state: State, name: str, judged: _Judged | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def _values(
+    setup: Setup, state: State, name: str, predicted_values: _Predictions | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised predictions and values of s_t, and values of the states truly reached; each (n_steps, n_envs)."""
     assert state.rollout is not None
     rollout, normalizer = state.rollout, state.normalizers[name]
-    predictions, at_ends, _ = judged or _judge(setup, state, name)
+    predictions, at_ends, _ = predicted_values or predict_values(setup, state, name)
     values = normalizer.denormalize(predictions)
     next_values = values[1:].clone()
     if len(rollout.final_at):
@@ -286,65 +298,30 @@ def _values(setup: Setup, state: State, name: str, judged: _Judged | None = None
     return predictions[:-1], values[:-1], next_values
 
 
-def _fit_critic(
+def _fitted(
     setup: Setup, state: State, name: str, normalizer: ValueNormalizer, index: int
 ) -> tuple[ParameterVector, float]:
+    """A critic after its passes over the rollout, and its mean loss."""
     assert state.rollout is not None
     assert state.estimate is not None
-    settings, network = state.settings, setup.critics[name]
-    inputs = critic_inputs(state.rollout, name)[0][:-1].flatten(0, 1)
-    old = state.estimate.predictions[name].flatten()
-    targets = normalizer.normalize(state.estimate.returns[name].flatten())
-    memories = state.estimate.memories
-    sequences = sequences_of(state.rollout, settings, [memories[name]] if name in memories else [])
-    n_pieces = len(targets) if sequences is None else len(sequences)
-    generator = setup.streams.torch("critic minibatches", state.iteration, index)
-    optimizer = Adam(state.critics[name])
-    losses = []
-    whole = pass_over(network, inputs, sequences)
-    for _ in range(settings.critic_epochs):
-        for part in random_parts(n_pieces, settings.critic_minibatches, generator):
-            chosen, some = _piece(part, sequences, targets.device)
-            fit = _Fit(settings.value_clip_epsilon, settings.huber_delta, old[chosen], targets[chosen])
-            over = whole if part is None else pass_over(network, inputs[chosen], some)
-            gradient, norm = clip_norm(over.gradient(optimizer.values, fit), settings.max_grad_norm)
-            refuse_non_finite(norm, f"the gradient of the critic ({name})")
-            optimizer.step(gradient, settings.critic_lr * settings.decay(state.env_steps))
-            losses.append(fit.loss)
-    return optimizer.result(), _mean(losses)
+    settings, memories = state.settings, state.estimate.memories
+    vector, norm, loss = fit_critic(
+        setup.critics[name],
+        state.critics[name],
+        critic_inputs(state.rollout, name)[0][:-1].flatten(0, 1),
+        state.estimate.predictions[name].flatten(),
+        normalizer.normalize(state.estimate.returns[name].flatten()),
+        settings,
+        settings.critic_lr * settings.decay(state.env_steps),
+        setup.streams.torch("critic minibatches", state.iteration, index),
+        sequences_of(state.rollout, settings, [memories[name]] if name in memories else []),
+    )
+    refuse_non_finite(norm, f"the gradient of the critic ({name})")
+    return vector, loss
 
 
-class _Fit:
-    """The slope of the value loss over a batch, and the loss itself, gathered row by row."""
-
-    def __init__(self, clip: float | None, huber_delta: float | None, old: Tensor, targets: Tensor) -> None:
-        self._clip, self._huber_delta, self._old, self._targets = clip, huber_delta, old, targets
-        self.found = [torch.empty_like(targets)]
-
-    @property
-    def recipe(self) -> tuple[Callable[..., _Fit], tuple[Any, ...], tuple[Tensor | None, ...]]:
-        return _Fit, (self._clip, self._huber_delta), (self._old, self._targets)
-
-    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        losses, slope = value_slope(
-            outputs.squeeze(-1), self._old[rows], self._targets[rows], clip=self._clip, huber_delta=self._huber_delta
-        )
-        self.found[0][rows] = losses
-        return (slope / len(self._targets)).unsqueeze(-1), torch.zeros_like(free)
-
-    @property
-    def loss(self) -> float:
-        return float(self.found[0].mean())
-
-
-def _piece(
-    part: Tensor | None, sequences: Sequences | None, device: torch.device
-) -> tuple[Tensor | slice, Sequences | None]:
-    """Which samples a part of a random partition stands for, and how they hang together."""
-    if part is None:
-        return slice(None), sequences
-    pieces = part.to(device)
-    return (pieces, None) if sequences is None else (sequences.samples(pieces), sequences.select(pieces))
+def _with(statistics: FeatureStatistics | None, more: FeatureStatistics | None) -> FeatureStatistics | None:
+    return statistics if statistics is None or more is None else statistics.merged(more)
 
 
 def _mean(values: Any) -> float:

@@ -16,10 +16,11 @@ from workbench import envs, resume
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
-from workbench.networks import Mlp, ParameterVector
+from workbench.networks.gru import Gru
+from workbench.networks.mlp import Mlp, ParameterVector
+from workbench.policy_inputs import FeatureStatistics
 from workbench.randomness import Streams
-from workbench.recurrent import Gru
-from workbench.rollout import Running
+from workbench.rollout import CollectorState
 from workbench.settings import (
     ClippedSettings,
     Haa2cSettings,
@@ -149,7 +150,7 @@ def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, Any]) -
     chosen = method.settings.make(method.name, settings)
     setup = make_setup(name, env, seed, chosen)
     current = env.reset(seed=setup.streams.integer("environment"))
-    return Trainer(setup, first_state(setup, chosen, Running.first(current)))
+    return Trainer(setup, first_state(setup, chosen, CollectorState.first(current)))
 
 
 def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
@@ -159,6 +160,8 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
         env,
         sharing=settings.sharing,
         hidden_sizes=settings.hidden_sizes,
+        activation=settings.activation,
+        layer_norm=settings.layer_norm,
         std=settings.std,
         initial_log_std=settings.initial_log_std,
         agent_id=settings.agent_id,
@@ -169,11 +172,12 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
     else:
         sizes = {agent: team.input_size(env, agent) for agent in team.agents}
     network = Gru if settings.recurrent else Mlp
-    critics = {name: network(size, 1, settings.hidden_sizes, output_gain=1.0) for name, size in sizes.items()}
+    kind = {"activation": settings.activation, "layer_norm": settings.layer_norm}
+    critics = {name: network(size, 1, settings.hidden_sizes, output_gain=1.0, **kind) for name, size in sizes.items()}
     return Setup(method=method, method_name=name, env=env, team=team, critics=critics, streams=Streams(seed))
 
 
-def first_state(setup: Setup, settings: Settings, running: Running) -> State:
+def first_state(setup: Setup, settings: Settings, running: CollectorState) -> State:
     """The state before the first collect."""
     policies = {
         unit: ParameterVector.of(vector.values.to(settings.device))
@@ -185,11 +189,18 @@ def first_state(setup: Setup, settings: Settings, running: Running) -> State:
         )
         for index, (name, network) in enumerate(setup.critics.items())
     }
+    normalized = settings.normalize_observations
     return State(
         settings=settings,
         policies=policies,
         critics=critics,
         normalizers={name: ValueNormalizer(enabled=settings.normalize_values) for name in critics},
+        observation_statistics={
+            unit: FeatureStatistics.none(policy.network.n_inputs)
+            for unit, policy in setup.team.policies.items()
+            if normalized
+        },
+        state_statistics=FeatureStatistics.none(setup.env.state_space.shape[0]) if normalized else None,
         running=running,
         env=setup.env.snapshot() if setup.env.can_snapshot else None,
     )

@@ -16,7 +16,7 @@ from workbench.checkpoint import Arrays, Values
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, path_of
 from workbench.events import Intervention
-from workbench.rollout import Running
+from workbench.rollout import CollectorState
 from workbench.settings import device_name
 from workbench.state import Setup, State
 
@@ -127,6 +127,11 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
     found = {unit: len(vector.values) for unit, vector in state.policies.items()}
     expected |= {name: network.size for name, network in setup.critics.items()}
     found |= {name: len(vector.values) for name, vector in state.critics.items()}
+    if settings.normalize_observations:
+        held_of = {**state.observation_statistics, "the state": state.state_statistics}
+        found |= {f"statistics of {name}": 0 if each is None else len(each.mean) for name, each in held_of.items()}
+        expected |= {f"statistics of {unit}": policy.network.n_inputs for unit, policy in setup.team.policies.items()}
+        expected |= {"statistics of the state": setup.env.state_space.shape[0]}
     n_envs = len(state.running.returns)
     if expected != found or n_envs != setup.env.n_envs:
         raise CheckpointError(
@@ -141,7 +146,7 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
         stacklevel=3,
     )
     current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
-    return dataclasses.replace(state, running=Running.first(current))
+    return dataclasses.replace(state, running=CollectorState.first(current))
 
 
 class CheckpointDirectory:

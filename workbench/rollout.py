@@ -13,17 +13,19 @@ from torch import Tensor
 
 from workbench.envs.base import Final, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
+from workbench.policy_inputs import FeatureStatistics, Moments, Transform
 from workbench.randomness import Streams
-from workbench.team import Actor, Team, as_env_action, stack_masks
+from workbench.team import Actor, Team, stack_masks
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """Experience of one iteration; shared by forks, never written to.
 
-    observations        {agent: (n_steps + 1, n_envs, inputs)} what its policy saw; the last row is what follows
-    actions             {agent: (n_steps, n_envs, action_size)}
-    states              (n_steps + 1, n_envs, state_dim)
+    observations        {agent: (n_steps + 1, n_envs, inputs)} what its policy saw, normalised where the settings say
+                        so; the last row is what follows
+    actions             {agent: (n_steps, n_envs, action_size)} in the policy's units
+    states              (n_steps + 1, n_envs, state_dim) what a central critic sees
     rewards             (n_steps, n_envs) joint reward of the step taken at t
     terminated          (n_steps, n_envs) bool
     truncated           (n_steps, n_envs) bool
@@ -36,6 +38,8 @@ class Rollout:
                         ``sequence_length`` steps; agents without a memory are absent
     episode_returns     (k,) undiscounted return of the episodes that ended, in the order of ``final_at``
     episode_lengths     (k,)
+    seen                {unit: statistics of what the policies of its agents were shown}, before it was normalised
+    seen_states         the same of the states; None, as ``seen`` is empty, where nothing is normalised
     """
 
     observations: Mapping[str, Tensor]
@@ -52,6 +56,8 @@ class Rollout:
     episode_returns: npt.NDArray[np.float64]
     episode_lengths: npt.NDArray[np.int64]
     memories: Mapping[str, Tensor] = field(default_factory=dict)
+    seen: Mapping[str, FeatureStatistics] = field(default_factory=dict)
+    seen_states: FeatureStatistics | None = None
 
     @property
     def n_steps(self) -> int:
@@ -69,7 +75,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class CollectorState:
     """What a rollout starts from: the shown observations, and the running episodes' return and length so far.
 
     memory         {agent: (n_envs, memory_size)} what recurrent policies remember; an absent agent remembers nothing
@@ -83,13 +89,13 @@ class Running:
     critic_memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def first(current: TimeStep) -> Running:
+    def first(current: TimeStep) -> CollectorState:
         """At the beginning of an episode in every environment."""
         n_envs = len(current.reward)
-        return Running(current, np.zeros(n_envs), np.zeros(n_envs, np.int64))
+        return CollectorState(current.shown(), np.zeros(n_envs), np.zeros(n_envs, np.int64))
 
 
-class _Recording:
+class _RolloutBuffer:
     """A rollout in the making: buffers that are filled step by step, one stack of agents at a time."""
 
     def __init__(
@@ -97,17 +103,20 @@ class _Recording:
         env: TeamEnv,
         team: Team,
         actor: Actor,
-        running: Running,
+        state_transform: Transform | None,
+        running: CollectorState,
         n_steps: int,
         streams: Streams,
         iteration: int,
         sequence_length: int,
     ) -> None:
-        self.team, self.actor, self.env = team, actor, env
+        self.team, self.actor, self.env, self.n_steps = team, actor, env, n_steps
+        self.state_transform, self.seen_states = state_transform, Moments(1, env.state_space.shape[0])
+        self.seen = [Moments(len(each.agents), each.policy.network.n_inputs) for each in actor.stacks]
         self.sequence_length = sequence_length
         self.memories: list[list[Tensor]] = [[] for _ in actor.stacks]
         actor.begin(env.n_envs, running.memory)
-        self.dtype, self.device = actor.stacks[0].folded.weights[0].dtype, actor.stacks[0].folded.weights[0].device
+        self.dtype, self.device = actor.stacks[0].flats.dtype, actor.stacks[0].flats.device
         self.inputs, self.actions, self.noise = [], [], []
         shape = (n_steps, env.n_envs)
         for agents, policy in ((stacked.agents, stacked.policy) for stacked in actor.stacks):
@@ -128,9 +137,15 @@ class _Recording:
 
     def show(self, t: int, step: TimeStep) -> None:
         """What policies and critic see at t."""
-        for stacked, inputs in zip(self.actor.stacks, self.inputs, strict=True):
-            self.actor.inputs(stacked, step.observations, inputs.numpy()[:, t])
-        self.states.numpy()[t] = step.state
+        acted_upon = t < self.n_steps
+        for index, inputs in enumerate(self.inputs):
+            moments = self.seen[index] if acted_upon else None
+            self.actor.inputs(index, step.observations, inputs.numpy()[:, t], moments, step.active)
+        state = self.states.numpy()[t]
+        if self.state_transform is None:
+            state[...] = step.state
+        else:
+            self.state_transform(step.state[None], state[None], self.seen_states if acted_upon else None)
 
     def act(self, t: int, step: TimeStep) -> dict[str, npt.NDArray[Any]]:
         """Every agent's action on what was shown at t."""
@@ -145,7 +160,7 @@ class _Recording:
             chosen = self.actor.sample(stacked, self.inputs[index][:, t], self.noise[index][:, t], mask)
             self.actions[index][:, t] = chosen
             for row, agent in enumerate(stacked.agents):
-                joint_action[agent] = as_env_action(stacked.policy, chosen[row])
+                joint_action[agent] = self.team.env_action(agent, chosen[row].numpy())
         return joint_action
 
     def outcome(self, t: int, step: TimeStep) -> None:
@@ -168,9 +183,9 @@ class _Recording:
             agent: (i, row) for i, stacked in enumerate(self.actor.stacks) for row, agent in enumerate(stacked.agents)
         }
         at = {agent: rows[agent] for agent in self.team.agents}  # in the environment's order
-        final_at, final_states, final_observations = _finals(
-            self.env, self.team, self.ends, self.states.shape[2:], dtype
-        )
+        final_at, final_states, final_observations = self._finals()
+        normalized = self.state_transform is not None
+        seen_by = {agent: self.seen[i].of(row) for agent, (i, row) in at.items()}
         return Rollout(
             observations={agent: self.inputs[i][row].to(device) for agent, (i, row) in at.items()},
             actions={agent: self.actions[i][row].to(device) for agent, (i, row) in at.items()},
@@ -190,7 +205,36 @@ class _Recording:
                 for agent, (i, row) in at.items()
                 if self.memories[i]
             },
+            seen={unit: _merged([seen_by[a] for a in group]) for unit, group in self.team.units.items() if normalized},
+            seen_states=self.seen_states.of(0) if normalized else None,
         )
+
+    def _finals(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Where episodes ended (k, 2), and what was truly last seen there."""
+        finals, agents = self.ends, self.team.agents
+        none = [np.empty((0, 2), np.int64)]
+        at = np.concatenate(none + [np.stack([np.full(len(final.envs), t), final.envs], 1) for t, final in finals])
+        states = torch.empty(len(at), *self.states.shape[2:], dtype=self.dtype)
+        seen = {a: [self.env_shows(a), *(final.observations[a] for _, final in finals)] for a in agents}
+        if finals:
+            raw = np.concatenate([final.state for _, final in finals])
+            if self.state_transform is None:
+                states.numpy()[...] = raw
+            else:
+                self.state_transform(raw[None], states.numpy()[None])
+        observations = {agent: self.actor.inputs_of(agent, np.concatenate(seen[agent])) for agent in agents}
+        return torch.from_numpy(at.astype(np.int64)), states, observations
+
+    def env_shows(self, agent: str) -> npt.NDArray[Any]:
+        """No observations of an agent, (0, observation_dim)."""
+        return np.empty((0, *(self.env.observation_spaces[agent].shape or ())))
+
+
+def _merged(parts: list[FeatureStatistics]) -> FeatureStatistics:
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.merged(part)
+    return whole
 
 
 @torch.no_grad()
@@ -198,20 +242,22 @@ def collect(
     env: TeamEnv,
     team: Team,
     actor: Actor,
-    running: Running,
+    running: CollectorState,
     n_steps: int,
     streams: Streams,
     iteration: int,
     *,
+    state_transform: Transform | None = None,
     sequence_length: int = 1,
-) -> tuple[Rollout, Running]:
+) -> tuple[Rollout, CollectorState]:
     """``n_steps`` joint steps by the team's policies from ``running`` on: what was seen, and where it led.
 
     All noise is drawn beforehand from streams keyed by (iteration, agent). What recurrent policies remember is kept
-    before each ``sequence_length`` steps. Raises ``NonFiniteError`` naming the agent and the step when the environment
-    shows NaN or inf.
+    before each ``sequence_length`` steps. With a ``state_transform`` states go through it, as observations go through
+    the actor's, and what was seen is counted. Raises ``NonFiniteError`` naming the agent and the step when the
+    environment shows NaN or inf.
     """
-    recording = _Recording(env, team, actor, running, n_steps, streams, iteration, sequence_length)
+    recording = _RolloutBuffer(env, team, actor, state_transform, running, n_steps, streams, iteration, sequence_length)
     step = running.current
     recording.show(0, step)
     for t in range(n_steps):
@@ -219,25 +265,9 @@ def collect(
         _refuse_non_finite(env, step, t, iteration)
         recording.show(t + 1, step)
         recording.outcome(t, step)
-    return recording.finished(), Running(
-        step, recording.returns, recording.lengths, actor.memories(), running.critic_memory
+    return recording.finished(), CollectorState(
+        step.shown(), recording.returns, recording.lengths, actor.memories(), running.critic_memory
     )
-
-
-def _finals(
-    env: TeamEnv, team: Team, finals: list[tuple[int, Final]], state_shape: torch.Size, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Where episodes ended, and what was truly last seen there."""
-    if not finals:
-        none_seen = {agent: torch.empty(0, team.input_size(env, agent), dtype=dtype) for agent in team.agents}
-        return torch.empty(0, 2, dtype=torch.int64), torch.empty(0, *state_shape, dtype=dtype), none_seen
-    at = np.concatenate([np.stack([np.full(len(final.envs), t), final.envs], 1) for t, final in finals])
-    states = np.concatenate([final.state for _, final in finals])
-    observations = {}
-    for agent in team.agents:
-        seen = np.concatenate([final.observations[agent] for _, final in finals])
-        observations[agent] = torch.from_numpy(team.see(agent, seen)).to(dtype)
-    return torch.from_numpy(at), torch.from_numpy(states).to(dtype), observations
 
 
 def _over_time(steps: list[Mapping[str, npt.NDArray[np.bool_]]]) -> dict[str, Tensor]:

@@ -19,9 +19,21 @@ from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUM
 from workbench.resume import Record
 from workbench.sequence import draw_order, next_m_factor
 from workbench.settings import Settings
-from workbench.state import Setup, State
+from workbench.state import Setup, State, actor_of
 
-HEADLINE = ("clip_epsilon", "max_kl", "lr", "epochs", "gamma", "gae_lambda", "n_steps", "hidden_sizes")
+HEADLINE = (
+    "clip_epsilon",
+    "team_max_kl",
+    "max_kl",
+    "team_target_kl",
+    "target_kl",
+    "lr",
+    "epochs",
+    "gamma",
+    "gae_lambda",
+    "n_steps",
+    "hidden_sizes",
+)
 
 
 class Run:
@@ -128,18 +140,36 @@ class Run:
         state, team = self._state, self._setup.team
         observations = checked_observations(observations, self.env.observation_spaces)
         found: dict[str, dict[str, Any]] = {}
+        actor = actor_of(self._setup, state)
         for agent in team.agents:
             policy = team.policy(agent)
-            seen = team.see(agent, np.asarray(observations[agent]))
-            inputs = torch.from_numpy(seen).to(self.settings.device, self.settings.torch_dtype)
+            inputs = actor.inputs_of(agent, np.asarray(observations[agent])).to(self.settings.device)
             parameters = policy.distribution(state.policies[team.unit_of[agent]].values, inputs)
             arrays = [part.cpu().numpy() for part in parameters]
             if policy.head.action_dtype is None:
-                found[agent] = {"mean": arrays[0], "std": np.broadcast_to(arrays[1], arrays[0].shape)}
+                centre, half_width = team.action_scales.get(agent, (0.0, 1.0))
+                mean, std = centre + half_width * arrays[0], half_width * np.broadcast_to(arrays[1], arrays[0].shape)
+                found[agent] = {"mean": mean.astype(arrays[0].dtype), "std": std.astype(arrays[0].dtype)}
             else:
                 probabilities = tuple(np.exp(log_p) for log_p in arrays)
                 found[agent] = {"probabilities": probabilities[0] if len(probabilities) == 1 else probabilities}
         return found
+
+    @property
+    def observation_statistics(self) -> dict[str, dict[str, Any]]:
+        """What networks' inputs are normalised by: {unit: {"count", "mean", "std"}}, of the features its policy sees.
+
+        Over all that was seen in the iterations that are complete; "state" has the central critic's. Empty where
+        ``normalize_observations`` is off.
+        """
+        state = self._state
+        parts = dict(state.observation_statistics)
+        if state.state_statistics is not None:
+            parts.setdefault("state", state.state_statistics)
+        return {
+            name: {"count": int(each.count), "mean": each.mean.copy(), "std": np.sqrt(each.variance)}
+            for name, each in parts.items()
+        }
 
     @property
     def history(self) -> pd.DataFrame:
@@ -178,9 +208,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """For a notebook: the run in a small table, in the theme's own colours."""
-        settings = " · ".join(
-            f"{name} {getattr(self.settings, name)}" for name in HEADLINE if name in self.settings.names()
-        )
+        shown = {name: getattr(self.settings, name) for name in HEADLINE if name in self.settings.names()}
+        settings = " · ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
         rows = {
             "environment": repr(self.env),
             "seed": f"{self.seed}{' · steered' if self.steered else ''}",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from workbench import orders
 from workbench.advantages import trace_correction
-from workbench.distributions import Parameters
-from workbench.recurrent import Sequences
+from workbench.networks.distributions import Parameters
+from workbench.networks.gru import Sequences
 from workbench.rollout import Rollout
 from workbench.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
 from workbench.state import Setup, State, computing
@@ -47,7 +47,11 @@ def readapted(setup: Setup, state: State) -> tuple[str, ...]:
     """The order of those who are left, after an update: as it was, unless the rule is an adaptive one."""
     left = state.order[state.position :]
     rule = orders.rule_for(state.settings.order, setup.team.resolve)
-    return draw_order(setup, state, left) if orders.is_adaptive(rule) and len(left) > 1 and not state.pinned else left
+    return (
+        draw_order(setup, state, left)
+        if orders.is_adaptive(rule) and len(left) > 1 and not state.manual_order
+        else left
+    )
 
 
 def scores(setup: Setup, state: State, units: tuple[str, ...]) -> dict[str, float]:
@@ -77,6 +81,7 @@ def update_context(setup: Setup, state: State, unit: str) -> UpdateContext:
         n_units=len(state.order),
         learning_rate=getattr(settings, "lr", 0.0) * settings.decay(state.env_steps),
         max_kl=max_kl(setup, state),
+        target_kl=settings.target_kl_of(len(setup.team.agents)) if isinstance(settings, ClippedSettings) else math.inf,
         generator=update_stream(setup, state, unit),
     )
 
@@ -86,10 +91,11 @@ def max_kl(setup: Setup, state: State) -> float:
     settings, n = state.settings, len(state.order)
     if not isinstance(settings, TrustRegionSettings):
         return math.nan
+    each = settings.max_kl_of(len(setup.team.agents))
     if settings.kl_allocation == "uniform":
-        return settings.max_kl
+        return each
     remaining = state.order[state.position :]
-    left = n * settings.max_kl - n * state.row.get("kl", 0.0)
+    left = n * each - n * state.partial_metrics.get("kl", 0.0)
     promised = scores(setup, state, remaining)
     return share_kl(settings.kl_allocation, [promised[unit] for unit in remaining], max(left, 0.0))[0]
 
@@ -157,7 +163,7 @@ def _of_all(group: Sequence[str], arrays: Mapping[str, Tensor]) -> list[Tensor] 
 
 
 def sequences_of(rollout: Rollout, settings: Settings, memories: list[Tensor]) -> Sequences | None:
-    """How the samples of some agents hang together, all of one after all of another; None where nobody remembers.
+    """Sequence layout, agent after agent; None for feed-forward policies.
 
     ``memories`` are (n_sequences, n_envs, memory_size) each.
     """
@@ -205,7 +211,7 @@ def agent_diagnostics(
         "surrogate_gain": float(masked_mean((own - 1) * batch.m_factors, batch.weights)),
         "log_ratio_variance": log_variance(own),
         **ratio_diagnostics(state.preceding_ratio, batch.m_factors, ratio_bounds(settings)),
-        "effective_sample_size_reference": math.exp(-state.row.get("log_ratio_variance", 0.0)),
+        "effective_sample_size_reference": math.exp(-state.partial_metrics.get("log_ratio_variance", 0.0)),
     }
 
 

@@ -10,12 +10,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
 from workbench.errors import UnknownNameError, unknown_name
+from workbench.networks.mlp import ACTIVATIONS, LAYER_NORMS
 
 Check = Callable[[Any], Any]
 S = TypeVar("S", bound="Settings")
@@ -104,6 +105,18 @@ def widths(value: Any) -> tuple[int, ...]:
         return tuple(integer(1)(width) for width in value)
     except (TypeError, ValueError):
         raise ValueError("a sequence of positive integers, such as (128, 128)") from None
+
+
+def activation_name(value: Any) -> str:
+    """The name of an activation that networks have."""
+    return str(one_of(*ACTIVATIONS)(value))
+
+
+def any_layer_norm(value: Any) -> str | bool:
+    """Where LayerNorms are."""
+    if (isinstance(value, bool | np.bool_) and not value) or (isinstance(value, str) and value in LAYER_NORMS):
+        return value if isinstance(value, str) else False
+    raise ValueError("False, 'hidden' (after each hidden layer) or 'all' (on the inputs, too)")
 
 
 def device_name(value: Any) -> str:
@@ -203,34 +216,49 @@ def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> A
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every method has. ``describe()`` lists names, values and meanings."""
+    """What every method has. ``describe()`` lists names, values and meanings.
 
-    n_steps: int = setting(200, integer(1), "joint steps per environment in one iteration")
+    ALTERNATIVES   pairs of names that say the same thing in two ways: one that is given takes the other's place
+    """
+
+    ALTERNATIVES: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    n_steps: int = setting(64, integer(1), "joint steps per environment in one iteration")
     gamma: float = setting(0.99, number(0, 1), "discount γ")
     gae_lambda: float = setting(0.95, number(0, 1), "λ of generalised advantage estimation")
     standardize_advantages: bool = setting(True, flag, "whether advantages are standardised, once an iteration")
     order: Any = setting("random", any_order, "update order: a rule's name, a permutation, or a callable")
+    normalize_observations: bool = setting(
+        True, flag, "whether networks see (o − mean)/σ of each feature, over all that was seen before", live=False
+    )
 
-    critic_lr: float = setting(5e-4, number(0, math.inf), "learning rate of the critic")
-    critic_epochs: int = setting(5, integer(1), "passes of the critic over the rollout")
-    critic_minibatches: int = setting(1, integer(1), "minibatches in each pass of the critic")
+    critic_lr: float = setting(1e-3, number(0, math.inf), "learning rate of the critic")
+    critic_epochs: int = setting(10, integer(1), "passes of the critic over the rollout")
+    critic_minibatches: int = setting(4, integer(1), "minibatches in each pass of the critic")
     value_clip_epsilon: float | None = setting(
-        0.2, optional(number(0, math.inf, open_ends=True)), "how far a normalised value may move in one iteration"
+        None, optional(number(0, math.inf, open_ends=True)), "how far a normalised value may move in one iteration"
     )
     huber_delta: float | None = setting(
-        10.0, optional(number(0, math.inf, open_ends=True)), "where the value loss turns linear"
+        None, optional(number(0, math.inf, open_ends=True)), "where the value loss turns linear; None: nowhere"
     )
     normalize_values: bool = setting(True, flag, "whether the critic predicts normalised values", live=False)
-    max_grad_norm: float = setting(10.0, number(0, math.inf, open_ends=True), "gradients are clipped to this norm")
+    max_grad_norm: float = setting(0.5, number(0, math.inf, open_ends=True), "gradients are clipped to this norm")
     lr_decay_steps: int | None = setting(
         None, optional(integer(1)), "env steps over which learning rates fall linearly to 0; None: they do not"
     )
 
-    hidden_sizes: tuple[int, ...] = setting((128, 128), widths, "widths of the hidden layers", live=False)
+    hidden_sizes: tuple[int, ...] = setting((64, 64), widths, "widths of the hidden layers", live=False)
+    activation: str = setting("tanh", activation_name, "between the layers: tanh, relu, silu or elu", live=False)
+    layer_norm: Any = setting(
+        False,
+        any_layer_norm,
+        "LayerNorms: False, 'hidden' after each hidden layer, 'all' on the inputs too",
+        live=False,
+    )
     recurrent: bool = setting(False, flag, "whether policies and critics have a memory (a GRU)", live=False)
-    sequence_length: int = setting(10, integer(1), "steps through which gradients of a memory go back", live=False)
-    std: str = setting("sigmoid", one_of("sigmoid", "exp"), "σ = ½·sigmoid(ℓ) or exp(ℓ)", live=False)
-    initial_log_std: float = setting(1.0, number(), "initial ℓ", live=False)
+    sequence_length: int = setting(8, integer(1), "steps through which gradients of a memory go back", live=False)
+    std: str = setting("exp", one_of("exp", "sigmoid"), "σ = exp(ℓ) or ½·sigmoid(ℓ)", live=False)
+    initial_log_std: float = setting(-0.5, number(), "initial ℓ", live=False)
     sharing: Any = setting("separate", any_sharing, "'separate', 'shared', or groups of agents", live=False)
     agent_id: bool = setting(True, flag, "whether agents that share a policy see their number", live=False)
 
@@ -253,7 +281,7 @@ class Settings:
         if self.recurrent and self.n_steps % self.sequence_length:
             raise ValueError(
                 f"n_steps is {self.n_steps} and sequence_length {self.sequence_length}; expected a whole number of "
-                "sequences in a rollout, such as n_steps=200 and sequence_length=10."
+                "sequences in a rollout, such as n_steps=64 and sequence_length=8."
             )
         if self.recurrent and not self.hidden_sizes:
             raise ValueError("hidden_sizes is (); expected at least one width where recurrent=True: the memory's.")
@@ -269,7 +297,7 @@ class Settings:
                 if meant in cls.names():
                     raise UnknownNameError(f"unknown option of {method} {name!r}: here it is {meant!r}.")
                 raise unknown_name(f"option of {method}", name, cls.names())
-        return cls(**options)
+        return cls(**cls._settle(options))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -287,7 +315,17 @@ class Settings:
 
     def changed(self: S, **changes: Any) -> S:
         """The same settings but for ``changes``, validated."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **self._settle(changes))
+
+    @classmethod
+    def _settle(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options``, and None for what says the same in another way where one of them was given."""
+        settled = dict(options)
+        for name, other in cls.ALTERNATIVES:
+            for given, rival in ((name, other), (other, name)):
+                if options.get(given) is not None:
+                    settled.setdefault(rival, None)
+        return settled
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -307,9 +345,9 @@ class Settings:
 class GradientSettings(Settings):
     """What methods that follow a surrogate's gradient add."""
 
-    lr: float = setting(5e-4, number(0, math.inf), "learning rate of the policies")
-    epochs: int = setting(5, integer(1), "passes of each agent over the rollout")
-    n_minibatches: int = setting(1, integer(1), "minibatches in each pass of an agent")
+    lr: float = setting(3e-4, number(0, math.inf), "learning rate of the policies")
+    epochs: int = setting(10, integer(1), "passes of each agent over the rollout, at most")
+    n_minibatches: int = setting(4, integer(1), "minibatches in each pass of an agent")
     entropy_coef: float = setting(0.0, number(0, math.inf), "weight of the entropy bonus")
 
 
@@ -321,6 +359,32 @@ class ClippedSettings(GradientSettings):
     clip_schedule: Any = setting(
         None, any_schedule, "ε by position: None, 'linear', 'team_size', or a factor for each position"
     )
+    team_target_kl: float | None = setting(
+        0.02,
+        optional(number(0, math.inf, open_ends=True)),
+        "the team's KL at which passes end: each agent's end when its own KL is past this/n",
+    )
+    target_kl: float | None = setting(
+        None,
+        optional(number(0, math.inf, open_ends=True)),
+        "the same for each agent, in place of the team's: its passes end when its KL is past it; None: neither",
+    )
+
+    ALTERNATIVES = (("team_target_kl", "target_kl"),)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.team_target_kl is not None and self.target_kl is not None:
+            raise ValueError(
+                f"team_target_kl is {self.team_target_kl!r} and target_kl {self.target_kl!r}; expected one of them: "
+                "the team's, which its agents share, or each agent's own."
+            )
+
+    def target_kl_of(self, n_agents: int) -> float:
+        """The KL past which an agent's passes end; inf: none."""
+        if self.team_target_kl is not None:
+            return self.team_target_kl / n_agents
+        return math.inf if self.target_kl is None else self.target_kl
 
     def clip_epsilon_at(self, position: int, n_units: int) -> float:
         """ε of whoever is updated at a position, from 0, of n.
@@ -409,9 +473,18 @@ class Haa2cSettings(GradientSettings, SequentialSettings):
 class TrustRegionSettings(SequentialSettings):
     """What methods with a trust region add."""
 
-    max_kl: float = setting(0.01, number(0, math.inf, open_ends=True), "δ, the largest mean KL(old ‖ new) of an agent")
+    team_max_kl: float | None = setting(
+        0.02,
+        optional(number(0, math.inf, open_ends=True)),
+        "δ of the whole team: the largest sum of its agents' mean KL(old ‖ new)",
+    )
+    max_kl: float | None = setting(
+        None,
+        optional(number(0, math.inf, open_ends=True)),
+        "δ of each agent, as in the paper, in place of the team's: the largest mean KL(old ‖ new)",
+    )
     kl_allocation: str = setting(
-        "uniform", one_of("uniform", "kkt", "greedy"), "how the team shares its n·δ: δ each, or by the expected gain"
+        "uniform", one_of("uniform", "kkt", "greedy"), "how the agents share the team's δ: evenly, or by expected gain"
     )
     damping: float = setting(0.1, number(0, math.inf), "what is added to the Fisher matrix's diagonal")
     cg_iterations: int = setting(10, integer(1), "iterations of conjugate gradients")
@@ -420,3 +493,18 @@ class TrustRegionSettings(SequentialSettings):
     accept_ratio: float = setting(0.5, number(0, 1), "share of the expected gain that a step must reach")
     policy_steps: int = setting(1, integer(1), "second-order steps of each agent, which share δ")
     fisher_fraction: float = setting(1.0, fraction, "share of the samples that Fisher-vector products are taken over")
+
+    ALTERNATIVES = (("team_max_kl", "max_kl"),)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.team_max_kl is None) == (self.max_kl is None):
+            given = "neither" if self.max_kl is None else f"{self.team_max_kl!r} and {self.max_kl!r}"
+            raise ValueError(
+                f"team_max_kl and max_kl are {given}; expected exactly one of them: team_max_kl=0.02 for the whole "
+                "team, or max_kl=0.01 for each agent."
+            )
+
+    def max_kl_of(self, n_agents: int) -> float:
+        """δ of each of ``n_agents`` agents where they share evenly."""
+        return self.team_max_kl / n_agents if self.team_max_kl is not None else float(self.max_kl or 0.0)

@@ -20,19 +20,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from workbench.critic import ValueNormalizer
 from workbench.envs.base import Snapshot, TeamEnv
 from workbench.history import Log
-from workbench.networks import Mlp, ParameterVector
-from workbench.passes import lanes
+from workbench.networks.gradients import torch_threads, worker_threads
+from workbench.networks.gru import Network
+from workbench.networks.mlp import Mlp, ParameterVector
+from workbench.policy_inputs import FeatureStatistics, Transform
 from workbench.randomness import Streams
-from workbench.recurrent import Network
-from workbench.rollout import Rollout, Running
+from workbench.rollout import CollectorState, Rollout
 from workbench.settings import Settings
-from workbench.team import Team
+from workbench.team import Actor, Team
 from workbench.updates import UpdateRule
 
 CENTRAL = "state"  # the name of the critic that sees the state
@@ -97,42 +100,60 @@ class State:
     policies: Mapping[str, ParameterVector]
     critics: Mapping[str, ParameterVector]
     normalizers: Mapping[str, ValueNormalizer]
-    running: Running
+    observation_statistics: Mapping[str, FeatureStatistics]  # {unit: of its policy's inputs}; empty: not normalised
+    state_statistics: FeatureStatistics | None  # of the central critic's inputs
+    running: CollectorState
     env: Snapshot | None  # None where the environment cannot be copied
     phase: str = "collect"
     position: int = 0
     iteration: int = 0
     env_steps: int = 0
     order: tuple[str, ...] = ()
-    pinned: bool = False  # the order of those who are left was given by hand, and holds against an adaptive rule
+    manual_order: bool = False  # the order of those who are left was given by hand, and holds against an adaptive rule
     rollout: Rollout | None = None
     estimate: Estimate | None = None
     preceding_ratio: Tensor | None = None
     m_factors: Mapping[str, Tensor] = field(default_factory=dict)
-    row: Mapping[str, Any] = field(default_factory=dict)  # of the history, as far as this iteration has come
+    partial_metrics: Mapping[str, Any] = field(default_factory=dict)  # the history's next row, as far as it is known
     history: Log[dict[str, Any]] = field(default_factory=Log)
     agent_history: Log[dict[str, Any]] = field(default_factory=Log)
     evaluations: Log[dict[str, Any]] = field(default_factory=Log)
 
 
+def actor_of(setup: Setup, state: State) -> Actor:
+    """The team ready to act as it does at this moment of a run."""
+    return setup.team.actor(state.policies, state.observation_statistics, state.settings.device)
+
+
+def state_transform(setup: Setup, state: State) -> Transform | None:
+    """What the central critic's inputs go through; None where they are not normalised."""
+    if state.state_statistics is None:
+        return None
+    one_hot = setup.env.one_hot_state
+    as_it_is = np.zeros(setup.env.state_space.shape, np.bool_) if one_hot is None else one_hot
+    return Transform([state.state_statistics], [as_it_is])
+
+
+def critic_inputs_of(setup: Setup, state: State, actor: Actor, name: str, shown: npt.NDArray[Any]) -> Tensor:
+    """What a critic sees of ``shown`` (n, dim), the states or one agent's observations: (n, inputs), on the CPU."""
+    if name != CENTRAL:
+        return actor.inputs_of(name, shown)
+    transform = state_transform(setup, state)
+    inputs = torch.empty(shown.shape, dtype=state.settings.torch_dtype)
+    if transform is None:
+        inputs.numpy()[...] = shown
+    else:
+        transform(shown[None], inputs.numpy()[None])
+    return inputs
+
+
 @contextlib.contextmanager
 def computing(setup: Setup, settings: Settings) -> Iterator[None]:
-    """Run with the threads that the settings ask for: as lanes where passes are in blocks, otherwise as torch's own.
+    """Run with the threads that the settings ask for: as worker threads of compiled passes, otherwise as torch's own.
 
     torch's threads wait by spinning, and bring everything to a crawl when another process wants a core.
     """
     networks = [*setup.critics.values(), *(policy.network for policy in setup.team.policies.values())]
-    blocks = settings.device == "cpu" and all(isinstance(network, Mlp) for network in networks)
-    with threads(1 if blocks else settings.update_threads), lanes(settings.update_threads):
+    compiled = settings.device == "cpu" and all(isinstance(network, Mlp) for network in networks)
+    with torch_threads(1 if compiled else settings.update_threads), worker_threads(settings.update_threads):
         yield
-
-
-@contextlib.contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Run with n torch threads, which the last bits depend on, then with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -61,16 +61,6 @@ def clipped_surrogate(ratio: Tensor, m_factor: Tensor, clip_epsilon: float) -> T
     return torch.min(ratio * m_factor, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor)
 
 
-def clipped_slope(ratio: Tensor, m_factor: Tensor, clip_epsilon: float) -> Tensor:
-    """∂/∂r of ``clipped_surrogate``: M where r·M is the smaller of the two, and 0 where the clip holds.
-
-    >>> clipped_slope(torch.tensor([1.5, 1.5, 1.0]), torch.tensor([2.0, -2.0, 3.0]), clip_epsilon=0.2)
-    tensor([ 0., -2.,  3.])
-    """
-    unclipped = ratio * m_factor <= ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * m_factor
-    return m_factor * unclipped
-
-
 def doubly_clipped_surrogate(
     ratio: Tensor,
     m_factor: Tensor,
@@ -91,22 +81,6 @@ def doubly_clipped_surrogate(
     """
     joint = (preceding_ratio * ratio).clamp(1 - joint_clip_epsilon, 1 + joint_clip_epsilon)
     return torch.min(clipped_surrogate(ratio, m_factor, clip_epsilon), joint * advantages)
-
-
-def doubly_clipped_slope(
-    ratio: Tensor,
-    m_factor: Tensor,
-    preceding_ratio: Tensor,
-    advantages: Tensor,
-    clip_epsilon: float,
-    joint_clip_epsilon: float,
-) -> Tensor:
-    """∂/∂r of ``doubly_clipped_surrogate``: that of ``clipped_slope`` unless the joint clip is the smaller."""
-    joint = (preceding_ratio * ratio).clamp(1 - joint_clip_epsilon, 1 + joint_clip_epsilon) * advantages
-    # Within both bounds the two are one and the same product, rounded differently.
-    inside = (preceding_ratio * ratio - 1).abs() < joint_clip_epsilon
-    free = inside | (clipped_surrogate(ratio, m_factor, clip_epsilon) <= joint)
-    return clipped_slope(ratio, m_factor, clip_epsilon) * free
 
 
 def telescoping_gap(ratios: list[Tensor], advantages: Tensor) -> Tensor:

@@ -10,19 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench import kernels
-from workbench.distributions import Head, Parameters, head_for
 from workbench.envs.base import TeamEnv
 from workbench.errors import unknown_name
-from workbench.graphs import replayed
-from workbench.networks import Folded, Mlp, ParameterVector, stack
+from workbench.networks import kernels
+from workbench.networks.cuda_graphs import replayed
+from workbench.networks.distributions import Head, Parameters, head_for
+from workbench.networks.gradients import predict
+from workbench.networks.gru import FoldedGru, Gru, Network, Sequences
+from workbench.networks.mlp import Folded, Mlp, ParameterVector, stack
+from workbench.policy_inputs import FeatureStatistics, Moments, Transform
 from workbench.randomness import Streams
-from workbench.recurrent import FoldedGru, Gru, Network, Sequences, predict
 
 SHARING = ("separate", "shared")
 
@@ -52,10 +55,12 @@ class Policy:
 class Team:
     """Who acts by which policy.
 
-    agents    names, in the environment's order
-    units     {unit's name: its agents}, in the environment's order
-    policies  {unit's name: ``Policy``}
-    agent_id  whether agents that share a policy see their one-hot number after their observation
+    agents        names, in the environment's order
+    units         {unit's name: its agents}, in the environment's order
+    policies      {unit's name: ``Policy``}
+    agent_id      whether agents that share a policy see their one-hot number after their observation
+    action_scales {agent: (centre, half-width)} (dim,) each, of those whose actions are learned in units of [−1, 1] and
+                  put into their ``Box`` on the way out
     """
 
     def __init__(
@@ -63,9 +68,11 @@ class Team:
         env: TeamEnv,
         *,
         sharing: str | Sequence[Sequence[str]] = "separate",
-        hidden_sizes: tuple[int, ...] = (128, 128),
-        std: str = "sigmoid",
-        initial_log_std: float = 1.0,
+        hidden_sizes: tuple[int, ...] = (64, 64),
+        activation: str = "tanh",
+        layer_norm: str | bool = False,
+        std: str = "exp",
+        initial_log_std: float = -0.5,
         agent_id: bool = True,
         recurrent: bool = False,
     ) -> None:
@@ -82,27 +89,58 @@ class Team:
                 hidden_sizes=hidden_sizes,
                 n_free=head.n_free,
                 free_init=initial_log_std,
+                activation=activation,
+                layer_norm=layer_norm,
             )
             self.policies[unit] = Policy(network, head)
         self.unit_of = {agent: unit for unit, group in self.units.items() for agent in group}
+        scales = {agent: _action_scale(env, agent) for agent in self.agents}
+        self.action_scales = {agent: scale for agent, scale in scales.items() if scale is not None}
+        self._untouched = {}
+        for agent in self.agents:
+            untouched = np.arange(self.input_size(env, agent)) >= self._observed_size(env, agent)
+            if agent in env.one_hot_features:
+                untouched[: self._observed_size(env, agent)] = env.one_hot_features[agent]
+            self._untouched[agent] = untouched
 
     def input_size(self, env: TeamEnv, agent: str) -> int:
         """Length of what the agent's policy sees."""
+        return self._observed_size(env, agent) + (len(self.agents) if self.agent_id else 0)
+
+    @staticmethod
+    def _observed_size(env: TeamEnv, agent: str) -> int:
         shape = env.observation_spaces[agent].shape
         if shape is None or len(shape) != 1:
             raise ValueError(
                 f"{agent} observes {env.observation_spaces[agent]}; expected a Box of one axis. Flatten the "
                 "observation, as wb.envs.pettingzoo does."
             )
-        return int(shape[0]) + (len(self.agents) if self.agent_id else 0)
+        return int(shape[0])
 
-    def see(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """``observations`` (n, observation_dim) as the agent's policy sees them: with its number where it is shared."""
+    def transform(self, agents: Sequence[str], statistics: Mapping[str, FeatureStatistics]) -> Transform | None:
+        """What the inputs of some agents go through, by the {unit: statistics}; None where there are none."""
+        if not statistics:
+            return None
+        return Transform(
+            [statistics[self.unit_of[agent]] for agent in agents], [self._untouched[agent] for agent in agents]
+        )
+
+    def number(self, agent: str) -> npt.NDArray[np.float64]:
+        """The one-hot number after an agent's observation; empty where policies do not see one."""
         if not self.agent_id:
-            return observations
-        identity = np.zeros((len(observations), len(self.agents)), observations.dtype)
-        identity[:, self.agents.index(agent)] = 1
-        return np.concatenate([observations, identity], 1)
+            return np.zeros(0)
+        identity: npt.NDArray[np.float64] = np.eye(len(self.agents))[self.agents.index(agent)]
+        return identity
+
+    def env_action(self, agent: str, action: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(n_envs, k) of a policy as the environment takes it: in its units; one integer has no last axis."""
+        head = self.policy(agent).head
+        if agent in self.action_scales:
+            centre, half_width = self.action_scales[agent]
+            scaled: npt.NDArray[Any] = (centre + half_width * action).astype(action.dtype)
+            return scaled
+        single_integer = head.action_dtype is torch.int64 and head.action_size == 1
+        return action[..., 0] if single_integer else action
 
     def policy(self, agent: str) -> Policy:
         """The policy by which an agent acts."""
@@ -125,15 +163,37 @@ class Team:
             return self.unit_of[who]
         raise unknown_name("agent", who, self.units, f"Integers from 0 to {len(self.units) - 1} are accepted too.")
 
-    def actor(self, parameters: Mapping[str, ParameterVector], device: torch.device | str = "cpu") -> Actor:
-        """The team ready to act, its parameters folded and stacked."""
-        return Actor(self, parameters, device)
+    def actor(
+        self,
+        parameters: Mapping[str, ParameterVector],
+        statistics: Mapping[str, FeatureStatistics],
+        device: torch.device | str = "cpu",
+    ) -> Actor:
+        """The team ready to act, its parameters stacked; ``statistics`` {unit: …} of its inputs, {} for none."""
+        return Actor(self, parameters, statistics, device)
 
 
-class _Stack(NamedTuple):
+class Stack(NamedTuple):
+    """Agents whose policies have one architecture, side by side.
+
+    flats      (n_agents, size) parameters
+    folded     the same ready for torch's products; None where compiled code takes ``flats``
+    transform  what their inputs go through
+    """
+
     policy: Policy
     agents: tuple[str, ...]
-    folded: Folded | FoldedGru
+    flats: Tensor
+    folded: Folded | FoldedGru | None
+    transform: Transform | None
+
+    @property
+    def free(self) -> Tensor:
+        """(n_agents, n_free)."""
+        if self.folded is not None:
+            return self.folded.free
+        layout = self.policy.network.layout  # type: ignore[union-attr]  # an Mlp's
+        return self.flats[:, layout.free : layout.free + layout.n_free]
 
 
 class Actor:
@@ -145,31 +205,35 @@ class Actor:
     """
 
     def __init__(
-        self, team: Team, parameters: Mapping[str, ParameterVector], device: torch.device | str = "cpu"
+        self,
+        team: Team,
+        parameters: Mapping[str, ParameterVector],
+        statistics: Mapping[str, FeatureStatistics],
+        device: torch.device | str = "cpu",
     ) -> None:
         by_policy: dict[Policy, list[str]] = {}
         for agent in team.agents:
             by_policy.setdefault(team.policy(agent), []).append(agent)
-        self.stacks = [
-            _Stack(
-                policy,
-                tuple(agents),
-                policy.network.fold(stack([parameters[team.unit_of[agent]] for agent in agents]).to(device)),
-            )
-            for policy, agents in by_policy.items()
-        ]
-        self._team = team
-        self._identity = np.eye(len(team.agents))
+        self.team = team
+        self.stacks = []
+        for policy, agents in by_policy.items():
+            flats = stack([parameters[team.unit_of[agent]] for agent in agents]).to(device)
+            compiled = isinstance(policy.network, Mlp) and kernels.on_cpu(flats)
+            folded = None if compiled else policy.network.fold(flats)
+            self.stacks.append(Stack(policy, tuple(agents), flats, folded, team.transform(agents, statistics)))
+        self._numbers = [np.stack([team.number(agent) for agent in stacked.agents]) for stacked in self.stacks]
         self._memory: dict[tuple[str, ...], Tensor] = {}
 
     def begin(self, n_envs: int, memory: Mapping[str, Tensor] | None = None) -> None:
         """Take up episodes in ``n_envs`` environments with what is remembered, {agent: (n_envs, memory_size)}."""
-        for policy, agents, folded in self.stacks:
-            if isinstance(policy.network, Gru):
-                blank = torch.zeros(n_envs, policy.network.memory_size).to(folded.weights[0])
-                self._memory[agents] = torch.stack([(memory or {}).get(agent, blank) for agent in agents])
+        for stacked in self.stacks:
+            network = stacked.policy.network
+            if isinstance(network, Gru):
+                blank = torch.zeros(n_envs, network.memory_size).to(stacked.flats)
+                rows = [(memory or {}).get(agent, blank) for agent in stacked.agents]
+                self._memory[stacked.agents] = torch.stack(rows)
 
-    def remembered(self, stacked: _Stack) -> Tensor | None:
+    def remembered(self, stacked: Stack) -> Tensor | None:
         """What the agents of a stack remember (n_agents, n_envs, memory_size); None where they cannot."""
         return self._memory.get(stacked.agents)
 
@@ -184,36 +248,70 @@ class Actor:
         """{agent: (n_envs, memory_size)} of those who have one."""
         return {agent: rows[i].clone() for agents, rows in self._memory.items() for i, agent in enumerate(agents)}
 
-    def inputs(self, stacked: _Stack, observations: Mapping[str, npt.NDArray[Any]], out: npt.NDArray[Any]) -> None:
-        """Write what the policies of one stack see into ``out`` (n_agents, n_envs, inputs)."""
+    def inputs(
+        self,
+        index: int,
+        observations: Mapping[str, npt.NDArray[Any]],
+        out: npt.NDArray[Any],
+        moments: Moments | None = None,
+        active: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """Write what the policies of one stack see into ``out`` (n_agents, n, inputs), and add it to ``moments``.
+
+        active   {agent: (n,) bool}, False where one has left, whose observation counts for nothing
+        """
+        stacked, numbers = self.stacks[index], self._numbers[index]
+        raw = out if stacked.transform is None else np.empty(out.shape)
         for row, agent in enumerate(stacked.agents):
             seen = observations[agent]
-            out[row, :, : seen.shape[1]] = seen
-            if self._team.agent_id:
-                out[row, :, seen.shape[1] :] = self._identity[self._team.agents.index(agent)]
+            raw[row, :, : seen.shape[1]] = seen
+            raw[row, :, seen.shape[1] :] = numbers[row]
+        if stacked.transform is not None:
+            present = None
+            if active:
+                everyone = np.ones(raw.shape[1], np.bool_)
+                present = np.stack([active.get(agent, everyone) for agent in stacked.agents])
+            stacked.transform(raw, out, moments, present)
 
-    def distribution(self, stacked: _Stack, inputs: Tensor, masks: Tensor | None = None) -> Parameters:
+    def inputs_of(self, agent: str, observations: npt.NDArray[Any]) -> Tensor:
+        """What the policy of one agent sees of ``observations`` (n, observation_dim): (n, inputs), on the CPU."""
+        policy, dtype = self.team.policy(agent), self.stacks[0].flats.dtype
+        out = torch.empty(len(observations), policy.network.n_inputs, dtype=dtype)
+        for stacked in self.stacks:
+            if agent in stacked.agents:
+                row = stacked.agents.index(agent)
+                numbers = np.tile(self.team.number(agent), (len(observations), 1))
+                raw = np.concatenate([observations, numbers], 1)
+                if stacked.transform is None:
+                    out.numpy()[:] = raw
+                else:
+                    stacked.transform.row(row)(raw[None], out.numpy()[None])
+        return out
+
+    def distribution(self, stacked: Stack, inputs: Tensor, masks: Tensor | None = None) -> Parameters:
         """Parameters of the stack's distributions for inputs (n_agents, n_envs, inputs), the next step of each."""
         network, folded = stacked.policy.network, stacked.folded
-        if isinstance(network, Gru) and isinstance(folded, FoldedGru):
+        if folded is None:
+            outputs = network.evaluate(stacked.flats, inputs)  # type: ignore[union-attr]  # an Mlp's
+        elif isinstance(network, Gru) and isinstance(folded, FoldedGru):
             memory = self._memory[stacked.agents]
             outputs, self._memory[stacked.agents] = network.step(folded, inputs, memory)
         else:
-            outputs = network.evaluate(folded, inputs)  # type: ignore[arg-type, union-attr]  # an Mlp's own
+            outputs = network.forward(folded, inputs)  # type: ignore[arg-type]  # an Mlp's own
         limits = None if masks is None else masks.to(outputs.device)
-        return stacked.policy.head.parameters(outputs, folded.free, limits)
+        return stacked.policy.head.parameters(outputs, stacked.free, limits)
 
-    def sample(self, stacked: _Stack, inputs: Tensor, noise: Tensor, masks: Tensor | None = None) -> Tensor:
+    def sample(self, stacked: Stack, inputs: Tensor, noise: Tensor, masks: Tensor | None = None) -> Tensor:
         """Actions of a stack's agents by their head's ``noise`` (n_agents, n_envs, …); all are in the CPU's memory."""
-        (policy, _, folded), weights = stacked, stacked.folded.weights[0]
-        if isinstance(folded, Folded) and not kernels.reach(weights):
+        policy, folded, device = stacked.policy, stacked.folded, stacked.flats.device
+        if isinstance(folded, Folded):
             fixed = policy.network, policy.head, len(folded.weights)
             drawn: Tensor = replayed(_drawn, fixed, inputs, noise, masks, folded.free, *folded.weights, *folded.biases)[
                 0
             ]
             return drawn.cpu()
-        parameters = self.distribution(stacked, inputs.to(weights.device), masks)
-        return policy.head.sample(parameters, noise.to(weights.device)).cpu()
+        parameters = self.distribution(stacked, inputs.to(device), masks)
+        return policy.head.sample(parameters, noise.to(device)).cpu()
 
     def modes(
         self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[np.bool_]]
@@ -231,10 +329,10 @@ class Actor:
     ) -> dict[str, npt.NDArray[Any]]:
         """Every agent's action drawn by its own generator, shaped as the environment takes it."""
 
-        def draw(stacked: _Stack, parameters: Parameters, n_envs: int) -> Tensor:
-            head, weights = stacked.policy.head, stacked.folded.weights[0]
-            noise = [head.noise((n_envs,), generators[agent], weights.dtype) for agent in stacked.agents]
-            return head.sample(parameters, torch.stack(noise).to(weights.device))
+        def draw(stacked: Stack, parameters: Parameters, n_envs: int) -> Tensor:
+            head, flats = stacked.policy.head, stacked.flats
+            noise = [head.noise((n_envs,), generators[agent], flats.dtype) for agent in stacked.agents]
+            return head.sample(parameters, torch.stack(noise).to(flats.device))
 
         return self._choose(observations, masks, draw)
 
@@ -243,17 +341,16 @@ class Actor:
         self,
         observations: Mapping[str, npt.NDArray[Any]],
         masks: Mapping[str, npt.NDArray[np.bool_]],
-        choose: Callable[[_Stack, Parameters, int], Tensor],
+        choose: Callable[[Stack, Parameters, int], Tensor],
     ) -> dict[str, npt.NDArray[Any]]:
         actions: dict[str, npt.NDArray[Any]] = {}
-        for stacked in self.stacks:
-            n_envs = len(observations[stacked.agents[0]])
-            weights = stacked.folded.weights[0]
-            inputs = torch.empty(len(stacked.agents), n_envs, stacked.policy.network.n_inputs, dtype=weights.dtype)
-            self.inputs(stacked, observations, inputs.numpy())
+        for index, stacked in enumerate(self.stacks):
+            n_envs, flats = len(observations[stacked.agents[0]]), stacked.flats
+            inputs = torch.empty(len(stacked.agents), n_envs, stacked.policy.network.n_inputs, dtype=flats.dtype)
+            self.inputs(index, observations, inputs.numpy())
             mask = stack_masks(stacked.agents, masks)
-            chosen = choose(stacked, self.distribution(stacked, inputs.to(weights.device), mask), n_envs).cpu()
-            actions |= {agent: as_env_action(stacked.policy, chosen[i]) for i, agent in enumerate(stacked.agents)}
+            chosen = choose(stacked, self.distribution(stacked, inputs.to(flats.device), mask), n_envs).cpu()
+            actions |= {agent: self.team.env_action(agent, chosen[i].numpy()) for i, agent in enumerate(stacked.agents)}
         return actions
 
 
@@ -280,11 +377,16 @@ def stack_masks(agents: Sequence[str], masks: Mapping[str, npt.NDArray[np.bool_]
     return torch.from_numpy(np.stack([masks.get(agent, everything) for agent in agents]))
 
 
-def as_env_action(policy: Policy, action: Tensor) -> npt.NDArray[Any]:
-    """(n_envs, k) as the environment takes it: one integer per environment has no last axis."""
-    array: npt.NDArray[Any] = action.numpy()
-    single_integer = policy.head.action_dtype is torch.int64 and policy.head.action_size == 1
-    return array[..., 0] if single_integer else array
+def _action_scale(env: TeamEnv, agent: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+    """Centre and half-width of an agent's ``Box`` where it is not [−1, 1] already; components without end stay."""
+    space = env.action_spaces[agent]
+    if not (env.rescales_actions and isinstance(space, gymnasium.spaces.Box)):
+        return None
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    finite = np.isfinite(low) & np.isfinite(high)
+    centre = np.where(finite, (np.where(finite, low, 0) + np.where(finite, high, 0)) / 2, 0.0)
+    half_width = np.where(finite, (np.where(finite, high, 1) - np.where(finite, low, -1)) / 2, 1.0)
+    return None if (centre == 0).all() and (half_width == 1).all() else (centre, half_width)
 
 
 def _groups(agents: tuple[str, ...], sharing: str | Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

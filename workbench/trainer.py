@@ -30,7 +30,7 @@ from workbench.resume import CheckpointDirectory, Record
 from workbench.run import Run
 from workbench.sequence import draw_order
 from workbench.settings import whole
-from workbench.state import Setup, State
+from workbench.state import Setup, State, actor_of
 
 Listener = Callable[[Event], None]
 FailureListener = Callable[[Listener, Exception], None]
@@ -168,7 +168,8 @@ class Trainer(Run):
     def _best_so_far(self) -> bool:
         """Whether the newest evaluation is better than all before it on as many episodes."""
         *earlier, newest = self._state.evaluations
-        return all(newest["return"] > row["return"] for row in earlier if row["episodes"] == newest["episodes"])
+        alike = [row for row in earlier if all(row[name] == newest[name] for name in ("episodes", "deterministic"))]
+        return all(newest["return"] > row["return"] for row in alike)
 
     def _latest_return(self) -> str:
         ended = [row["return"] for row in self._state.history if row["episodes"]][-1:]
@@ -197,20 +198,24 @@ class Trainer(Run):
                 if not self._failure_listeners:
                     warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
 
-    def evaluate(self, episodes: int = 10, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    def evaluate(self, episodes: int = 10, *, deterministic: bool = True, seed: int = 0) -> npt.NDArray[np.float64]:
         """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.
 
-        Played in an environment of its own, so that nothing of the run changes; the same ``seed`` starts the same
-        episodes. The mean goes into ``evaluations``.
+        With ``deterministic=False`` actions are drawn, as in training. Played in an environment of its own, so that
+        nothing of the run changes; the same ``seed`` starts the same episodes. The mean goes into ``evaluations``.
         """
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         with self._lock:
             state = self._state
             env = self.env.remake(min(episodes, MAX_ENVS))
             try:
-                actor = self._setup.team.actor(state.policies, state.settings.device)
-                stream = self._setup.streams.integer("evaluation", index=seed)
-                returns, lengths = evaluate(env, actor, episodes, stream)
+                actor = actor_of(self._setup, state)
+                streams = self._setup.streams
+                drawn = {
+                    agent: streams.torch("evaluation actions", seed, index) for index, agent in enumerate(env.agents)
+                }
+                start = streams.integer("evaluation", index=seed)
+                returns, lengths = evaluate(env, actor, episodes, start, None if deterministic else drawn)
             finally:
                 env.close()
             row = {
@@ -220,6 +225,7 @@ class Trainer(Run):
                 "return_std": float(returns.std()),
                 "episode_length": float(lengths.mean()),
                 "episodes": episodes,
+                "deterministic": bool(deterministic),
                 "returns": tuple(returns.tolist()),
             }
             self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
@@ -251,12 +257,12 @@ class Trainer(Run):
         if len(some) == len(left) < len(self.units):
             chosen = orders.resolve_permutation(some, left, self._setup.team.resolve)
             outcome = f"this iteration goes on with {' → '.join(chosen)}; the setting stays as it was"
-            return replace(state, order=state.order[: state.position] + chosen, pinned=True), outcome
+            return replace(state, order=state.order[: state.position] + chosen, manual_order=True), outcome
         self._check_order(order)
         changed = replace(state, settings=state.settings.changed(order=order))
         chosen = draw_order(self._setup, changed, left)
         outcome = f"this iteration goes on with {' → '.join(chosen)}"
-        return replace(changed, order=state.order[: state.position] + chosen, pinned=False), outcome
+        return replace(changed, order=state.order[: state.position] + chosen, manual_order=False), outcome
 
     def _check_order(self, order: Any) -> None:
         """Refuse what is no order of this team before anything is changed."""

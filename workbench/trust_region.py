@@ -17,60 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from workbench.distributions import Head, Parameters
-from workbench.networks import Mlp
-from workbench.passes import Linearization
-from workbench.recurrent import Network, Sequences, predict
+from workbench.networks.distributions import Head, Parameters
+from workbench.networks.gradients import Linearized
 
 Product = Callable[[Tensor], Tensor]
-
-
-class Linearized(Protocol):
-    """A network at one θ: its outputs, and products with the Jacobian J of (outputs, free parameters)."""
-
-    outputs: Tensor
-    free: Tensor
-
-    def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]: ...
-    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor: ...
-
-
-def linearize(network: Network, flat: Tensor, inputs: Tensor, sequences: Sequences | None = None) -> Linearized:
-    """The products of a network at θ = ``flat`` on ``inputs``: written out for an ``Mlp``, by autograd for others."""
-    if isinstance(network, Mlp):
-        return Linearization(network, flat, inputs)
-    return AutogradLinearization(lambda values: predict(network, values, inputs, sequences), flat)
-
-
-class AutogradLinearization:
-    """Any function θ ↦ (outputs, free): Jᵀu is linear in u, so that J·v is the gradient of (Jᵀu)·v in u.
-
-    The graph of Jᵀu is built once, and each product is one pass back through it.
-    """
-
-    def __init__(self, function: Callable[[Tensor], tuple[Tensor, Tensor]], flat: Tensor) -> None:
-        with torch.enable_grad():
-            self._flat = flat.detach().requires_grad_()
-            self._values = function(self._flat)
-            self._cotangents = tuple(torch.zeros_like(value, requires_grad=True) for value in self._values)
-            (self._pulled,) = torch.autograd.grad(self._values, self._flat, self._cotangents, create_graph=True)
-        self.outputs, self.free = (value.detach() for value in self._values)
-
-    def jvp(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """J·v: the tangents of outputs and of the free parameters."""
-        outputs, free = torch.autograd.grad(
-            self._pulled, self._cotangents, vector, retain_graph=True, materialize_grads=True
-        )
-        return outputs, free
-
-    def vjp(self, outputs: Tensor, free: Tensor) -> Tensor:
-        """Jᵀ·u: (size,)."""
-        return torch.autograd.grad(self._values, self._flat, (outputs, free), retain_graph=True)[0]
 
 
 def fisher_vector_product(

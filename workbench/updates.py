@@ -16,21 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench import kernels
-from workbench.distributions import Gaussian, Head, Parameters
+from workbench import fitting
 from workbench.errors import NonFiniteError
-from workbench.networks import Adam, ParameterVector, clip_norm
-from workbench.passes import Pull
-from workbench.recurrent import Sequences, pass_over
+from workbench.networks.distributions import Gaussian, Head, Parameters
+from workbench.networks.gradients import linearize, pass_over
+from workbench.networks.gru import Sequences
+from workbench.networks.kernels import Layout, normalized_inputs, on_cpu
+from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
 from workbench.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
-from workbench.surrogate import clipped_slope, doubly_clipped_slope, masked_mean, plain_surrogate, ratio
+from workbench.surrogate import clipped_surrogate, doubly_clipped_surrogate, masked_mean, plain_surrogate, ratio
 from workbench.team import Policy
 from workbench.trust_region import (
     Direction,
     LineSearch,
     fisher_vector_product,
     line_search,
-    linearize,
     natural_gradient,
 )
 
@@ -68,7 +68,7 @@ class UnitBatch:
         return len(self) if self.sequences is None else len(self.sequences)
 
     @property
-    def share(self) -> Tensor | float:
+    def inverse_count(self) -> Tensor | float:
         """1 / how many samples count."""
         return 1.0 / len(self) if self.weights is None else self.weights.sum().clamp(min=1).reciprocal()
 
@@ -124,6 +124,7 @@ class UpdateContext:
     n_units        how many there are in the order
     learning_rate  after decay; 0 where the method has none
     max_kl         δ that this unit may spend; NaN where the method has none
+    target_kl      KL past which no further pass is made; inf where there is none
     generator      of this unit's minibatches, or subsample, in this iteration
     """
 
@@ -132,6 +133,7 @@ class UpdateContext:
     n_units: int
     learning_rate: float
     max_kl: float
+    target_kl: float
     generator: torch.Generator
 
 
@@ -143,14 +145,17 @@ UpdateRule = Callable[
 def clipped_update(
     policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: ClippedSettings, context: UpdateContext
 ) -> tuple[ParameterVector, dict[str, float]]:
-    """Ascend mean(min(r·M, clip(r, 1 ± ε)·M)) + c·mean(H(π)) by Adam, ``epochs`` times over the batch.
+    """Ascend mean(min(r·M, clip(r, 1 ± ε)·M)) + c·mean(H(π)) by Adam, ``epochs`` times over the batch at most.
 
-    HAPPO with a preceding ratio in M, MAPPO and IPPO without. ε may depend on the position (``clip_schedule``), and the
-    joint ratio may be clipped too (``joint_clip_epsilon``). Source: Kuba et al., ICLR 2022, algorithm 4.
+    No further pass is made once the agent's mean KL(old ‖ new) is past ``target_kl``, or its share of
+    ``team_target_kl``: with ε alone the KL of an update grows as σ falls, and exploration ends. The diagnostics'
+    ``epochs`` says how many passes were made. HAPPO with a preceding ratio in M, MAPPO and IPPO without. ε may depend
+    on the position (``clip_schedule``), the joint ratio may be clipped, too (``joint_clip_epsilon``). Source: Kuba et
+    al., ICLR 2022, algorithm 4.
     """
     epsilon = settings.clip_epsilon_at(context.position, context.n_units)
     joint_epsilon = getattr(settings, "joint_clip_epsilon", None)
-    return _ascend(Clipped(epsilon, joint_epsilon), policy, vector, batch, settings, context)
+    return _ascend(Surrogate(epsilon, joint_epsilon), policy, vector, batch, settings, context)
 
 
 def plain_update(
@@ -161,112 +166,142 @@ def plain_update(
     The first step is the policy gradient mean(M·∇log π). Source: HAA2C in Zhong et al., Heterogeneous-Agent
     Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
     """
-    return _ascend(Clipped(), policy, vector, batch, settings, context)
+    return _ascend(Surrogate(), policy, vector, batch, settings, context)
 
 
 def _ascend(
-    slope: Clipped,
+    surrogate: Surrogate,
     policy: Policy,
     vector: ParameterVector,
     batch: UnitBatch,
     settings: GradientSettings,
     context: UpdateContext,
 ) -> tuple[ParameterVector, dict[str, float]]:
-    """Adam on the objective whose derivative in the ratio is ``slope``, and on the entropy."""
-    optimizer = Adam(vector)
-    norm = math.nan
+    """Adam on a surrogate and the entropy; passes end when the KL is past ``context.target_kl``."""
+    compiled = isinstance(policy.head, Gaussian) and isinstance(policy.network, Mlp) and on_cpu(batch.actions)
+    ascend = _ascend_compiled if compiled else _ascend_by_passes
+    moved, norm, epochs = ascend(surrogate, policy, vector, batch, settings, context)
+    refuse_non_finite(norm, f"the policy gradient of {context.unit}")
+    return moved, {"grad_norm": norm, "epochs": float(epochs)}
+
+
+def _ascend_compiled(
+    surrogate: Surrogate,
+    policy: Policy,
+    vector: ParameterVector,
+    batch: UnitBatch,
+    settings: GradientSettings,
+    context: UpdateContext,
+) -> tuple[ParameterVector, float, int]:
+    """All passes without Python in between: ``fitting.ascend``."""
+    layout, objective, samples = _compiled_problem(surrogate, policy, batch, settings.entropy_coef)
+    schedule = fitting.schedule(
+        batch.n_pieces, settings.epochs, settings.n_minibatches, context.generator, context.learning_rate,
+        settings.max_grad_norm, context.target_kl,
+    )  # fmt: skip
+    return fitting.ascended(vector, layout, samples, objective, schedule)
+
+
+def _compiled_problem(
+    surrogate: Surrogate, policy: Policy, batch: UnitBatch, entropy_coef: float
+) -> tuple[Layout, fitting.Objective, fitting.Samples]:
+    assert isinstance(policy.network, Mlp)
+    assert isinstance(policy.head, Gaussian)
+    none = torch.empty(0, dtype=batch.m_factors.dtype)
+    weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights
+    preceding, advantages = (none, none) if batch.joint is None else batch.joint
+    parts = (batch.actions, batch.old_log_probs, batch.m_factors, weights, preceding, advantages)
+    layout = policy.network.layout
+    samples = fitting.Samples(
+        normalized_inputs(layout, batch.observations.contiguous().numpy()),
+        *(part.contiguous().numpy() for part in parts),
+    )
+    joint_epsilon = math.inf if surrogate.joint_epsilon is None else surrogate.joint_epsilon
+    sigmoid = policy.head.std == "sigmoid"
+    return layout, fitting.Objective(sigmoid, surrogate.epsilon, joint_epsilon, entropy_coef, -1.0), samples
+
+
+def _ascend_by_passes(
+    surrogate: Surrogate,
+    policy: Policy,
+    vector: ParameterVector,
+    batch: UnitBatch,
+    settings: GradientSettings,
+    context: UpdateContext,
+) -> tuple[ParameterVector, float, int]:
+    """The same for any head, network and device, one gradient after another."""
+    optimizer, norm, epoch = Adam(vector), math.nan, 0
     whole = pass_over(policy.network, batch.observations, batch.sequences)
-    for part in minibatches(batch, settings.epochs, settings.n_minibatches, context.generator):
-        over = whole if part is batch else pass_over(policy.network, part.observations, part.sequences)
-        pull = pull_of(policy.head, slope, part, settings.entropy_coef)
-        gradient, norm = clip_norm(over.gradient(optimizer.values, pull), settings.max_grad_norm)
-        refuse_non_finite(norm, f"the policy gradient of {context.unit}")
-        optimizer.step(gradient, context.learning_rate)
-    return optimizer.result(), {"grad_norm": norm}
+    old = _distribution(policy, vector.values, batch) if math.isfinite(context.target_kl) else ()
+    for epoch in range(settings.epochs):
+        for part in minibatches(batch, settings.n_minibatches, context.generator):
+            over = whole if part is batch else pass_over(policy.network, part.observations, part.sequences)
+            slope = SurrogateGradient(policy.head, surrogate, part, settings.entropy_coef)
+            gradient, norm = clip_norm(over.gradient(optimizer.values, slope), settings.max_grad_norm)
+            if not math.isfinite(norm):
+                return vector, norm, epoch
+            optimizer.step(gradient, context.learning_rate)
+        if old:
+            new = _distribution(policy, optimizer.values.detach(), batch)
+            if float(masked_mean(policy.head.kl(old, new), batch.weights)) > context.target_kl:
+                break
+    return optimizer.result(), norm, epoch + 1
+
+
+@torch.no_grad()
+def _distribution(policy: Policy, values: Tensor, batch: UnitBatch) -> Parameters:
+    return policy.distribution(values, batch.observations, batch.masks, batch.sequences)
 
 
 @dataclass(frozen=True, slots=True)
-class Clipped:
-    """L'(r) of the surrogates that are ascended: no clip at ε = inf; ``joint_epsilon`` clips the joint ratio too."""
+class Surrogate:
+    """What is ascended: L(r), clipped at 1 ± ε, inf for no clip; ``joint_epsilon`` clips the joint ratio too."""
 
     epsilon: float = math.inf
     joint_epsilon: float | None = None
 
     def __call__(self, own: Tensor, part: UnitBatch) -> Tensor:
-        """(ratio, as many rows of the batch) → L'(r), each (n,)."""
-        if self.joint_epsilon is None or part.joint is None:
-            return clipped_slope(own, part.m_factors, self.epsilon)
-        return doubly_clipped_slope(own, part.m_factors, *part.joint, self.epsilon, self.joint_epsilon)
+        """(ratio, as many rows of the batch) → L(r), each (n,)."""
+        if self.joint_epsilon is not None and part.joint is not None:
+            return doubly_clipped_surrogate(own, part.m_factors, *part.joint, self.epsilon, self.joint_epsilon)
+        if math.isinf(self.epsilon):
+            return plain_surrogate(own, part.m_factors)
+        return clipped_surrogate(own, part.m_factors, self.epsilon)
 
 
-def pull_of(head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float = 0.0) -> Pull:
-    """What a pass pulls back for −(mean(L(r)) + c·mean(H)): ``Descent``, in one compiled pass where there is one."""
-    if isinstance(head, Gaussian) and slope.joint_epsilon is None and kernels.reach(batch.actions):
-        return GaussianDescent(head, slope.epsilon, batch, entropy_coef)
-    return Descent(head, slope, batch, entropy_coef)
-
-
-class GaussianDescent:
-    """``Descent`` of a Gaussian's clipped surrogate: twenty small operations in one, without Python's lock."""
-
-    def __init__(self, head: Gaussian, epsilon: float, batch: UnitBatch, entropy_coef: float) -> None:
-        self._actions, self._old_log_probs = batch.actions.contiguous().numpy(), batch.old_log_probs.numpy()
-        self._m_factors = batch.m_factors.contiguous().numpy()
-        weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights.contiguous()
-        self._weights, self._sigmoid = weights.numpy(), head.std == "sigmoid"
-        self._epsilon, self._scale, self._entropy_coef = epsilon, -float(batch.share), entropy_coef
-
-    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        means = outputs.t().contiguous()
-        by_means, by_free = torch.empty_like(means), torch.empty_like(free)
-        kernels.pull_clipped_gaussian(
-            means.numpy(),
-            free.numpy(),
-            self._sigmoid,
-            self._actions[rows],
-            self._old_log_probs[rows],
-            self._m_factors[rows],
-            self._weights[rows],
-            self._epsilon,
-            self._scale,
-            self._entropy_coef,
-            by_means.numpy(),
-            by_free.numpy(),
-        )
-        return by_means.t(), by_free
-
-
-class Descent:
+class SurrogateGradient:
     """−∂/∂outputs, and −∂/∂free, of mean(L(r)) + c·mean(H) over the batch, as far as some of its rows make it up.
-
-        ∂ mean(L) = mean(L'(r)·r·∂ log π(a|o))
 
     Called with the rows of the batch that ``outputs`` (n, n_outputs) and the cotangents returned belong to.
     """
 
-    def __init__(self, head: Head, slope: Clipped, batch: UnitBatch, entropy_coef: float) -> None:
-        self._head, self._slope, self._batch, self._entropy_coef = head, slope, batch, entropy_coef
+    def __init__(self, head: Head, surrogate: Surrogate, batch: UnitBatch, entropy_coef: float) -> None:
+        self._head, self._surrogate, self._batch, self._entropy_coef = head, surrogate, batch, entropy_coef
         self.found: list[Tensor] = []
 
     @property
-    def recipe(self) -> tuple[Callable[..., Descent], tuple[Any, ...], tuple[Tensor | None, ...]]:
-        return _descent_of, (self._head, self._slope, self._entropy_coef), self._batch.tensors
+    def recipe(self) -> tuple[Callable[..., SurrogateGradient], tuple[Any, ...], tuple[Tensor | None, ...]]:
+        return _surrogate_gradient_of, (self._head, self._surrogate, self._entropy_coef), self._batch.tensors
 
     def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         head, part = self._head, self._batch.rows(rows)
-        parameters = head.parameters(outputs, free, part.masks)
-        own = ratio(head.log_prob(parameters, part.actions), part.old_log_probs)
-        present = torch.ones_like(own) if part.weights is None else part.weights
-        weights = -present * self._batch.share
-        by_outputs, by_free = head.score(parameters, part.actions, self._slope(own, part) * own * weights)
-        if self._entropy_coef:
-            more_outputs, more_free = head.entropy_score(parameters, weights * self._entropy_coef)
-            by_outputs, by_free = by_outputs + more_outputs, by_free + more_free
+        outputs, free = outputs.detach().requires_grad_(), free.detach().requires_grad_()
+        with torch.enable_grad():
+            parameters = head.parameters(outputs, free, part.masks)
+            own = ratio(head.log_prob(parameters, part.actions), part.old_log_probs)
+            value = self._surrogate(own, part)
+            if self._entropy_coef:
+                value = value + self._entropy_coef * head.entropy(parameters)
+            weighted = value if part.weights is None else value * part.weights
+            descended = -(weighted * self._batch.inverse_count).sum()
+        by_outputs, by_free = torch.autograd.grad(descended, (outputs, free), materialize_grads=True)
         return by_outputs, by_free
 
 
-def _descent_of(head: Head, slope: Clipped, entropy_coef: float, *tensors: Tensor | None) -> Descent:
-    return Descent(head, slope, UnitBatch.of(*tensors), entropy_coef)
+def _surrogate_gradient_of(
+    head: Head, surrogate: Surrogate, entropy_coef: float, *tensors: Tensor | None
+) -> SurrogateGradient:
+    return SurrogateGradient(head, surrogate, UnitBatch.of(*tensors), entropy_coef)
 
 
 def trust_region_update(
@@ -331,22 +366,19 @@ class _Region:
         self._policy, self._batch = policy, batch
         self._m_factors = batch.m_factors.double()
         self._actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
-        self._old = self._distribution(values)
+        self._old = self._parameters(values)
         self._old_log_probs = policy.head.log_prob(self._old, self._actions)
 
     def measure(self, values: Tensor, step: Tensor, gain_before: float, fraction: float) -> tuple[float, float]:
         """What ``values + fraction·step`` gains over ``gain_before``, and its KL(old ‖ new)."""
         head, weights = self._policy.head, self._batch.weights
-        new = self._distribution(values + fraction * step)
+        new = self._parameters(values + fraction * step)
         excess = torch.expm1(head.log_prob(new, self._actions) - self._old_log_probs)
         gain = masked_mean(excess * self._m_factors, weights)
         return float(gain) - gain_before, float(masked_mean(head.kl(self._old, new), weights))
 
-    @torch.no_grad()
-    def _distribution(self, values: Tensor) -> Parameters:
-        batch = self._batch
-        parameters = self._policy.distribution(values, batch.observations, batch.masks, batch.sequences)
-        return tuple(part.double() for part in parameters)
+    def _parameters(self, values: Tensor) -> Parameters:
+        return tuple(part.double() for part in _distribution(self._policy, values, self._batch))
 
 
 def natural_gradient_of(
@@ -386,20 +418,10 @@ def expected_gain(
     return natural_gradient_of(policy, vector.values, batch, curvature, generator)[0].score
 
 
-def minibatches(batch: UnitBatch, epochs: int, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:
-    """``epochs`` passes in random parts; one part is the batch as it is, which needs no draw and no gather."""
-    for _ in range(epochs):
-        for pieces in random_parts(batch.n_pieces, n_minibatches, generator):
-            yield batch if pieces is None else batch.select(pieces.to(batch.m_factors.device))
-
-
-def random_parts(length: int, n_parts: int, generator: torch.Generator) -> list[Tensor | None]:
-    """A random partition of range(length) into ``n_parts``; [None], for everything, where there is one part."""
-    if n_parts == 1:
-        return [None]
-    if n_parts > length:
-        raise ValueError(f"{n_parts} minibatches of {length} samples (or sequences); use at most as many as there are.")
-    return list(torch.randperm(length, generator=generator).tensor_split(n_parts))
+def minibatches(batch: UnitBatch, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:
+    """One pass in random parts; one part is the batch as it is, which needs no draw and no gather."""
+    for pieces in fitting.random_parts(batch.n_pieces, n_minibatches, generator):
+        yield batch if pieces is None else batch.select(pieces.to(batch.m_factors.device))
 
 
 def refuse_non_finite(value: float, what: str) -> None:

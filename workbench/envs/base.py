@@ -84,6 +84,12 @@ class TimeStep:
         ended = "" if self.final is None else f", {len(self.final.envs)} ended"
         return f"TimeStep(observations: {shapes}; state {np.shape(self.state)}; reward {np.shape(self.reward)}{ended})"
 
+    def shown(self) -> TimeStep:
+        """What is left of a step for who acts on it: nothing of what the last one brought."""
+        never = np.zeros(len(self.reward), np.bool_)
+        nothing, masks = np.zeros(len(self.reward)), self.action_masks
+        return TimeStep(self.observations, self.state, nothing, never, never, action_masks=masks, active=self.active)
+
     def select(self, envs: Sequence[int]) -> TimeStep:
         """What copies of some environments show, one for each of ``envs``; of what ended there, nothing."""
         chosen = list(envs)
@@ -114,6 +120,8 @@ class TeamEnv(ABC):
     action_spaces       {agent: space of one environment's action}: ``Box`` (dim,), ``Discrete`` or ``MultiDiscrete``
     state_space         ``Box``, shape (state_dim,)
     generator_rows      names of the arrays of a ``snapshot()`` that are random generators, a row for each copy
+    rescales_actions    whether actions in a finite ``Box`` are learned in units of [−1, 1] and put into it on the way
+                        out; False: policies act in the environment's own units
     """
 
     n_envs: int
@@ -122,6 +130,19 @@ class TeamEnv(ABC):
     action_spaces: Mapping[str, gymnasium.Space[Any]]
     state_space: gymnasium.spaces.Box
     generator_rows: ClassVar[tuple[str, ...]] = ()
+    rescales_actions: ClassVar[bool] = True
+
+    @property
+    def one_hot_features(self) -> Mapping[str, BoolArray]:
+        """{agent: (observation_dim,) bool}, True where a feature is part of a one-hot code, which learners leave as it
+        is; of an absent agent none is.
+        """
+        return {}
+
+    @property
+    def one_hot_state(self) -> BoolArray | None:
+        """(state_dim,) bool, the same of the state; None: no feature is."""
+        return None
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> TimeStep:

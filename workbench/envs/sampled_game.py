@@ -91,6 +91,14 @@ class SampledGame(TeamEnv):
         self._states = self._begin(np.arange(self.n_envs))
         self._reached = self._states.copy()
 
+    @property
+    def one_hot_features(self) -> dict[str, BoolArray]:
+        return dict.fromkeys(self.agents, self.one_hot_state)
+
+    @property
+    def one_hot_state(self) -> BoolArray:
+        return np.ones(self.game.n_states, np.bool_)
+
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:
             self._streams = _stream_starts(environment_seeds(seed, self.n_envs))

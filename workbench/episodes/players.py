@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.base import TeamEnv, TimeStep
+from workbench.networks.gradients import torch_threads
 from workbench.randomness import Streams
-from workbench.state import Setup, State, threads
+from workbench.state import Setup, State, actor_of
 
 JointAction = Mapping[str, npt.NDArray[Any]]
 
@@ -39,7 +40,7 @@ class RunPlayer(Player):
 
     def __init__(self, setup: Setup, state: State, *, deterministic: bool = True, seed: int = 0) -> None:
         self.setup, self.state = setup, state
-        self._actor = setup.team.actor(state.policies, state.settings.device)
+        self._actor = actor_of(setup, state)
         self._deterministic, self._seed = deterministic, seed
 
     def begin(self, n_envs: int) -> None:
@@ -50,7 +51,7 @@ class RunPlayer(Player):
         }
 
     def act(self, step: TimeStep) -> JointAction:
-        with threads(1):  # as in training: small products gain nothing from a second one
+        with torch_threads(1):  # as in training: small products gain nothing from a second one
             if self._deterministic:
                 return self._actor.modes(step.observations, step.action_masks)
             return self._actor.samples(step.observations, step.action_masks, self._generators)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from workbench.envs.base import Snapshot, TimeStep
 from workbench.errors import SnapshotUnsupported
-from workbench.recurrent import Gru
-from workbench.rollout import Running
-from workbench.state import CENTRAL, Setup, State
+from workbench.networks.gru import Gru
+from workbench.rollout import CollectorState
+from workbench.state import CENTRAL, Setup, State, actor_of, critic_inputs_of
 
 Memories = Mapping[str, Tensor]
 
@@ -43,7 +43,7 @@ class Remembering:
 
     def __init__(self, setup: Setup, state: State, memory: Memories, critic_memory: Memories) -> None:
         self._setup, self._state = setup, state
-        self._actor = setup.team.actor(state.policies, state.settings.device)
+        self._actor = actor_of(setup, state)
         self._actor.begin(1, memory)
         self._critics = {name: network for name, network in setup.critics.items() if isinstance(network, Gru)}
         self._critic_memory = dict(critic_memory)
@@ -56,8 +56,8 @@ class Remembering:
         self._actor.modes(step.observations, step.action_masks)
         settings = self._state.settings
         for name, network in self._critics.items():
-            seen = step.state if name == CENTRAL else self._setup.team.see(name, step.observations[name])
-            inputs = torch.from_numpy(seen).to(settings.device, settings.torch_dtype)
+            shown = step.state if name == CENTRAL else step.observations[name]
+            inputs = critic_inputs_of(self._setup, self._state, self._actor, name, shown).to(settings.device)
             blank = inputs.new_zeros(1, network.memory_size)
             folded = network.fold(self._state.critics[name].values)
             memory = self._critic_memory.get(name, blank)
@@ -84,12 +84,12 @@ def at_beginning(state: State) -> State:
         iteration=state.iteration + 1,
         position=0,
         order=(),
-        pinned=False,
+        manual_order=False,
         rollout=None,
         estimate=None,
         preceding_ratio=None,
         m_factors={},
-        row={},
+        partial_metrics={},
     )
 
 
@@ -120,8 +120,8 @@ def standing_at(setup: Setup, state: State, place: Place, actions: Sequence[Mapp
         snapshot[name][1:] = state.env[name][1:]
     n = env.n_envs
     memory, critic_memory = ({name: rows.repeat(n, 1) for name, rows in part.items()} for part in remembering.memories)
-    running = Running(
-        step.select(everywhere),
+    running = CollectorState(
+        step.select(everywhere).shown(),
         np.full(n, returned),
         np.full(n, place.length + len(actions), np.int64),
         memory,

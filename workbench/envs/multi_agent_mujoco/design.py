@@ -39,9 +39,9 @@ class Design:
 
     scenario: str
     agent_conf: str | None = None
-    n_envs: int = 20
+    n_envs: int = 16
     agent_obsk: int | None = None
-    standardize: bool | None = None
+    standardize: bool = False
     agent_factorization: Factorization | None = None
     local_categories: Sequence[Sequence[str]] | None = None
     global_categories: Sequence[str] | None = None
@@ -59,8 +59,8 @@ class Design:
             raise ValueError(f"agent_obsk is {self.agent_obsk!r}; expected None or an integer ≥ 0.")
         if self.contact_forces not in CONTACT_FORCE_WAYS:
             raise unknown_name("way of computing contact_forces", self.contact_forces, CONTACT_FORCE_WAYS)
-        if self.standardize not in (None, True, False):
-            raise ValueError(f"standardize={self.standardize!r}: expected True, False or None.")
+        if self.standardize not in (True, False):
+            raise ValueError(f"standardize={self.standardize!r}: expected True or False.")
         if self.agent_obsk is None and (self.local_categories, self.global_categories) != (None, None):
             raise ValueError(
                 "local_categories and global_categories choose what is observed with agent_obsk=0, 1 …; with "
@@ -80,7 +80,7 @@ class Design:
 
     @property
     def standardized(self) -> bool:
-        return self.agent_obsk is None if self.standardize is None else bool(self.standardize)
+        return bool(self.standardize)
 
     @property
     def arguments(self) -> dict[str, Any]:

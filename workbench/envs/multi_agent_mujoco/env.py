@@ -29,11 +29,11 @@ class MujocoTeamEnv(TeamEnv):
     scenario             Ant, HalfCheetah, Hopper, Humanoid, HumanoidStandup, Swimmer, Walker2d, ManySegmentAnt (or
                          ManyAgentAnt) or ManySegmentSwimmer (or ManyAgentSwimmer)
     agent_conf           who moves which joints, such as "4x2", four agents with two joints each; None: one moves all
-    n_envs               number of copies, stepped together; 20 by default
+    n_envs               number of copies, stepped together; 16 by default
     agent_obsk           None: as in the papers, every agent observes the whole state and its own number. k ≥ 0: its own
                          joints and those at most k steps away, as ``mamujoco_v1`` of gymnasium-robotics computes it
-    standardize          (x − mean) / std of each vector, observations and state, as float32; else raw, as float64. By
-                         default standardized if ``agent_obsk`` is None, as in the papers
+    standardize          True, as in the papers: (x − mean) / std of each vector, observations and state, as float32.
+                         By default raw, as float64: learners standardize each feature (``normalize_observations``)
     agent_factorization  your own partition: {agent: joints}, or a sequence of joints for each agent, joints by name or
                          actuators by name or number, or as ``partition`` has them; or the mapping that
                          gymnasium-robotics takes under this name
@@ -65,15 +65,16 @@ class MujocoTeamEnv(TeamEnv):
     """
 
     generator_rows: ClassVar[tuple[str, ...]] = ("generators",)
+    rescales_actions: ClassVar[bool] = False  # the papers' policies act in the robot's own units
 
     def __init__(
         self,
         scenario: str,
         agent_conf: str | None = None,
         *,
-        n_envs: int = 20,
+        n_envs: int = 16,
         agent_obsk: int | None = None,
-        standardize: bool | None = None,
+        standardize: bool = False,
         agent_factorization: Factorization | None = None,
         local_categories: Sequence[Sequence[str]] | None = None,
         global_categories: Sequence[str] | None = None,
@@ -124,6 +125,13 @@ class MujocoTeamEnv(TeamEnv):
         self._place = self.robot.look().place
         self._reached = self.engine.motion.copy()
         self._ready = False
+
+    @property
+    def one_hot_features(self) -> dict[str, BoolArray]:
+        if self._design.agent_obsk is not None:
+            return {}
+        size, n = self.robot.observation_size, len(self.agents)
+        return dict.fromkeys(self.agents, np.arange(size + n) >= size)
 
     def reset(self, seed: int | None = None) -> TimeStep:
         if seed is not None:

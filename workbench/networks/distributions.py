@@ -37,9 +37,7 @@ class Head(Protocol):
     def sample(self, parameters: Parameters, noise: Tensor) -> Tensor: ...
     def mode(self, parameters: Parameters) -> Tensor: ...
     def log_prob(self, parameters: Parameters, actions: Tensor) -> Tensor: ...
-    def score(self, parameters: Parameters, actions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]: ...
     def entropy(self, parameters: Parameters) -> Tensor: ...
-    def entropy_score(self, parameters: Parameters, weights: Tensor) -> tuple[Tensor, Tensor]: ...
     def kl(self, old: Parameters, new: Parameters) -> Tensor: ...
     def fisher_product(self, parameters: Parameters, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -48,14 +46,14 @@ class Head(Protocol):
 class Gaussian:
     """π(a|o) = Π_d N(a_d; μ_d(o), σ_d²), with a standard deviation that no observation moves.
 
-    ``std="sigmoid"`` is the reference's σ = ½·sigmoid(ℓ), so that σ₀ = 0.3655 at ℓ = 1; ``std="exp"`` is σ = exp(ℓ).
+    ``std="exp"`` is σ = exp(ℓ); ``std="sigmoid"`` is the reference's σ = ½·sigmoid(ℓ), so that σ₀ = 0.3655 at ℓ = 1.
     Actions are not squashed: the environment clamps where its model does.
 
     dim   number of action components
     """
 
     dim: int
-    std: str = "sigmoid"
+    std: str = "exp"
 
     @property
     def n_outputs(self) -> int:
@@ -93,13 +91,6 @@ class Gaussian:
         per_dimension = -((actions - mean) ** 2) / (2 * std**2) - std.log() - LOG_SQRT_2PI
         return per_dimension.sum(-1)
 
-    def score(self, parameters: Parameters, actions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_b w_b·∂ log π(a_b|o_b), in the outputs w·z/σ and in ℓ Σ_b w_b·(z² − 1)·σ'(ℓ)/σ, with z = (a − μ)/σ."""
-        mean, std = parameters
-        z = (actions - mean) / std
-        weighted = z * weights.unsqueeze(-1)
-        return weighted / std, ((weighted * z).sum(0) - weights.sum()) * self._relative_slope(std.squeeze(-2))
-
     def _relative_slope(self, std: Tensor) -> Tensor:
         """σ'(ℓ)/σ: 1 for exp, and 1 − 2σ for ½·sigmoid."""
         return 1 - 2 * std if self.std == "sigmoid" else torch.ones_like(std)
@@ -107,11 +98,6 @@ class Gaussian:
     def entropy(self, parameters: Parameters) -> Tensor:
         mean, std = parameters
         return (0.5 + 0.5 * math.log(2 * math.pi) + std.log()).expand_as(mean).sum(-1)
-
-    def entropy_score(self, parameters: Parameters, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_b w_b·∂H_b: nothing in the outputs, and Σ_b w_b·σ'(ℓ)/σ in ℓ."""
-        mean, std = parameters
-        return torch.zeros_like(mean), weights.sum() * self._relative_slope(std.squeeze(-2))
 
     def kl(self, old: Parameters, new: Parameters) -> Tensor:
         """KL(old ‖ new) = Σ_d ½(ρ + ((μ_old − μ_new)/σ_new)² − 1 − log ρ), ρ = (σ_old/σ_new)²."""
@@ -172,23 +158,8 @@ class Categorical:
         chosen = zip(parameters, actions.unbind(-1), strict=True)
         return torch.stack([log_p.gather(-1, a.unsqueeze(-1)).squeeze(-1) for log_p, a in chosen], -1).sum(-1)
 
-    def score(self, parameters: Parameters, actions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_b w_b·∂ log π(a_b|o_b), in each component's logits w·(1{a} − p); there are no free parameters."""
-        chosen = zip(parameters, actions.unbind(-1), strict=True)
-        parts = [torch.nn.functional.one_hot(a, log_p.shape[-1]) - log_p.exp() for log_p, a in chosen]
-        return torch.cat(parts, -1) * weights.unsqueeze(-1), weights.new_empty(0)
-
     def entropy(self, parameters: Parameters) -> Tensor:
         return torch.stack([-_expectation(log_p, log_p) for log_p in parameters], -1).sum(-1)
-
-    def entropy_score(self, parameters: Parameters, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_b w_b·∂H_b, in each component's logits −w·p·(log p + H)."""
-        parts = []
-        for log_p in parameters:
-            p = log_p.exp()
-            entropy = -_expectation(log_p, log_p).unsqueeze(-1)
-            parts.append(torch.where(p > 0, -p * (log_p + entropy), torch.zeros_like(p)))
-        return torch.cat(parts, -1) * weights.unsqueeze(-1), weights.new_empty(0)
 
     def kl(self, old: Parameters, new: Parameters) -> Tensor:
         """KL(old ‖ new) = Σ_k Σ_a π_old(a)·(log π_old(a) − log π_new(a)), weighted by π_old."""
@@ -214,7 +185,7 @@ def _covariance_product(p: Tensor, tangent: Tensor) -> Tensor:
     return weighted - p * weighted.sum(-1, keepdim=True)
 
 
-def head_for(space: gymnasium.Space[object], std: str = "sigmoid") -> Head:
+def head_for(space: gymnasium.Space[object], std: str = "exp") -> Head:
     """The head for an action space: ``Box`` → Gaussian, ``Discrete`` and ``MultiDiscrete`` → Categorical."""
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return Gaussian(space.shape[0], std)

@@ -1,12 +1,12 @@
-"""The network behind every policy and critic: an MLP with LayerNorm whose parameters are one flat vector.
+"""The network behind every policy and critic: an MLP whose parameters are one flat vector.
 
-    x₀ = LN(o),   x_{l+1} = LN(relu(x_l W_l + b_l)),   out = x_L W_L + b_L
+    x₀ = o or LN(o),   x_{l+1} = φ(x_l W_l + b_l) or its LN,   out = x_L W_L + b_L
 
 One flat vector per policy makes the rest simple: an optimiser's moment is one vector, conjugate gradients work on it
 directly, and the policies of agents of one shape stack into one matrix that a single batched product evaluates.
 
-LayerNorm's gain g and bias c are *folded* into the layer that follows, W' = diag(g)·W and b' = b + c·W, so that no pass
-over the activations is spent on them; the gradient flows through the fold, which is small.
+LayerNorm's gain g and shift c are *folded* into the layer that follows, W' = diag(g)·W and b' = b + c·W, so that no
+pass over the activations is spent on them; the gradient flows through the fold, which is small.
 """
 
 from __future__ import annotations
@@ -24,10 +24,28 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
-from workbench import kernels
+from workbench.networks import kernels
+from workbench.networks.kernels import LAYER_NORM_EPS, Layout
 
-LAYER_NORM_EPS = 1e-5  # under the root of the variance
 ALIGNMENT = 16  # floats: rows of a stack start at a 64-byte boundary, so products do not depend on the row
+ADAM_EPS = 1e-5
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "silu": functional.silu,
+    "elu": functional.elu,
+}
+LAYER_NORMS = (False, "hidden", "all")
+
+
+class Layer(NamedTuple):
+    """One layer's parameters, views of a flat vector; ``gain`` and ``shift`` of the LayerNorm before it, or None."""
+
+    gain: Tensor | None
+    shift: Tensor | None
+    weight: Tensor
+    bias: Tensor
 
 
 class Folded(NamedTuple):
@@ -47,26 +65,50 @@ class Mlp:
     n_free                parameters beside the network, such as a Gaussian's log_std
     output_gain           gain of the last layer's orthogonal initialisation; the hidden layers have √2
     free_init             initial value of the free parameters
+    activation            φ: "tanh", "relu", "silu" or "elu"
+    layer_norm            False; "hidden": after each hidden layer; "all": on the inputs, too
     """
 
     n_inputs: int
     n_outputs: int
-    hidden_sizes: tuple[int, ...] = (128, 128)
+    hidden_sizes: tuple[int, ...] = (64, 64)
     n_free: int = 0
     output_gain: float = 0.01
-    free_init: float = 1.0
+    free_init: float = 0.0
+    activation: str = "tanh"
+    layer_norm: str | bool = False
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes in the flat vector's order: (gain, bias, weight, bias) of each layer, then the free parameters."""
+        """Shapes in the flat vector's order: of each layer (gain, shift,) weight, bias; then the free parameters."""
         widths = (self.n_inputs, *self.hidden_sizes, self.n_outputs)
-        layers = [((n,), (n,), (n, m), (m,)) for n, m in itertools.pairwise(widths)]
-        return (*(shape for layer in layers for shape in layer), (self.n_free,))
+        shapes: list[tuple[int, ...]] = []
+        for index, (n, m) in enumerate(itertools.pairwise(widths)):
+            shapes += [(n,), (n,)] if self.normalizes(index) else []
+            shapes += [(n, m), (m,)]
+        return (*shapes, (self.n_free,))
+
+    def normalizes(self, layer: int) -> bool:
+        """Whether a LayerNorm comes before a layer."""
+        return self.layer_norm == "all" or (self.layer_norm == "hidden" and layer > 0)
 
     @cached_property
     def _sizes(self) -> list[int]:
         sizes = [math.prod(shape) for shape in self.shapes]
         return [*sizes, -sum(sizes) % ALIGNMENT]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where everything lies, for compiled code."""
+        starts = iter(itertools.accumulate(self._sizes, initial=0))
+        rows = [
+            (*((next(starts), next(starts)) if self.normalizes(index) else (-1, -1)), next(starts), next(starts))
+            for index in range(len(self.hidden_sizes) + 1)
+        ]
+        gains, shifts, weights, biases = np.array(rows, np.int64).T.copy()
+        widths = np.array((self.n_inputs, *self.hidden_sizes, self.n_outputs), np.int64)
+        kind = kernels.ACTIVATIONS[self.activation]
+        return Layout(widths, weights, biases, gains, shifts, next(starts), self.n_free, kind)
 
     @property
     def size(self) -> int:
@@ -83,74 +125,61 @@ class Mlp:
         parts = torch.split(flat, self._sizes, -1)
         return tuple(torch.unflatten(part, -1, shape) for part, shape in zip(parts, self.shapes, strict=False))
 
+    def layers(self, flat: Tensor) -> tuple[list[Layer], Tensor]:
+        """The flat vector (..., size) as its layers and its free parameters: views."""
+        *parts, free = self.views(flat)
+        rest = iter(parts)
+        layers = []
+        for index in range(len(self.hidden_sizes) + 1):
+            gain, shift = (next(rest), next(rest)) if self.normalizes(index) else (None, None)
+            layers.append(Layer(gain, shift, next(rest), next(rest)))
+        return layers, free
+
     def initial(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
         """Orthogonal weights, zero biases, unit gains: (size,)."""
         flat = torch.zeros(self.size, dtype=dtype)
-        *layers, free = self.views(flat)
-        for index in range(0, len(layers), 4):
-            gain, _, weight, _ = layers[index : index + 4]
-            gain.fill_(1.0)
-            last = index == len(layers) - 4
+        layers, free = self.layers(flat)
+        for layer in layers:
+            if layer.gain is not None:
+                layer.gain.fill_(1.0)
+            weight = layer.weight
             # Drawn in the (out, in) layout of torch's own layers, then turned.
             drawn = torch.empty(weight.shape[1], weight.shape[0], dtype=dtype)
-            torch.nn.init.orthogonal_(drawn, self.output_gain if last else math.sqrt(2), generator=generator)
+            scale = self.output_gain if layer is layers[-1] else math.sqrt(2)
+            torch.nn.init.orthogonal_(drawn, scale, generator=generator)
             weight.copy_(drawn.T)
         free.fill_(self.free_init)
         return flat
 
     def fold(self, flat: Tensor) -> Folded:
         """Ready weights from a flat vector (size,), or from a stack (n, size) for ``forward`` on (n, batch, inputs)."""
-        *layers, free = self.views(flat)
+        layers, free = self.layers(flat)
         weights, biases = [], []
-        for index in range(0, len(layers), 4):
-            gain, shift, weight, bias = layers[index : index + 4]
-            weights.append(gain.unsqueeze(-1) * weight)
-            biases.append(bias.unsqueeze(-2) + shift.unsqueeze(-2) @ weight)
+        for gain, shift, weight, bias in layers:
+            ready = bias.unsqueeze(-2)
+            if gain is None or shift is None:
+                weights.append(weight)
+                biases.append(ready)
+            else:
+                weights.append(gain.unsqueeze(-1) * weight)
+                biases.append(ready + shift.unsqueeze(-2) @ weight)
         return Folded(tuple(weights), tuple(biases), free)
-
-    def unfold(
-        self, flat: Tensor, by_weights: Sequence[Tensor], by_biases: Sequence[Tensor], by_free: Tensor
-    ) -> Tensor:
-        """The gradient in the flat vector (size,) from that in the ready weights and biases: the adjoint of ``fold``.
-
-        ∂g = rowsum(W∘∂W'),   ∂c = W·∂b',   ∂W = diag(g)·∂W' + c⊗∂b',   ∂b = ∂b'
-        """
-        result = torch.zeros_like(flat)
-        *layers, _ = self.views(flat)
-        *parts, free = self.views(result)
-        free.copy_(by_free)
-        for index, (by_weight, by_bias) in enumerate(zip(by_weights, by_biases, strict=True)):
-            gain, shift, weight, _ = layers[4 * index : 4 * index + 4]
-            by_gain, by_shift, by_own, by_own_bias = parts[4 * index : 4 * index + 4]
-            torch.sum(weight * by_weight, -1, out=by_gain)
-            torch.mv(weight, by_bias, out=by_shift)
-            torch.addcmul(torch.outer(shift, by_bias), gain.unsqueeze(-1), by_weight, out=by_own)
-            by_own_bias.copy_(by_bias)
-        return result
 
     def forward(self, folded: Folded, inputs: Tensor) -> Tensor:
         """(batch, n_inputs) → (batch, n_outputs); stacked, (n, batch, n_inputs) → (n, batch, n_outputs)."""
-        return _through(folded, _normalize(inputs), lambda x: _normalize(x.relu_()))
+        affine = torch.addmm if inputs.dim() == 2 else torch.baddbmm
+        activation = ACTIVATIONS[self.activation]
+        x = _normalize(inputs) if self.normalizes(0) else inputs
+        for index, (weight, bias) in enumerate(zip(folded.weights[:-1], folded.biases[:-1], strict=True)):
+            x = activation(affine(bias, x, weight))
+            x = _normalize(x) if self.normalizes(index + 1) else x
+        return affine(folded.biases[-1], x, folded.weights[-1])
 
-    def evaluate(self, folded: Folded, inputs: Tensor) -> Tensor:
-        """``forward`` of a few rows without a gradient: what lies between the products is compiled, on the CPU."""
-        if not kernels.reach(inputs):
-            return self.forward(folded, inputs)
-        return _through(folded, _normalize(inputs), _relu_normalize)
-
-
-def _through(folded: Folded, x: Tensor, between: Callable[[Tensor], Tensor]) -> Tensor:
-    """The products of all layers, with ``between`` on what each but the last gives."""
-    affine = torch.addmm if x.dim() == 2 else torch.baddbmm
-    for weight, bias in zip(folded.weights[:-1], folded.biases[:-1], strict=True):
-        x = between(affine(bias, x, weight))
-    return affine(folded.biases[-1], x, folded.weights[-1])
-
-
-def _relu_normalize(x: Tensor) -> Tensor:
-    rows = x.numpy().reshape(-1, x.shape[-1])
-    kernels.relu_normalize(rows, rows, np.empty(len(rows), rows.dtype), LAYER_NORM_EPS)
-    return x
+    def evaluate(self, flats: Tensor, inputs: Tensor) -> Tensor:
+        """``forward`` of a stack (n, size) on (n, batch, n_inputs) in the CPU's memory, compiled, with no gradient."""
+        outputs = inputs.new_empty(*inputs.shape[:-1], self.n_outputs)
+        kernels.predict_stack(flats.numpy(), self.layout, inputs.contiguous().numpy(), outputs.numpy())
+        return outputs
 
 
 def _normalize(x: Tensor) -> Tensor:
@@ -186,7 +215,7 @@ class Adam:
     The arithmetic is ``torch.optim``'s own functional Adam; only the storage is ours.
     """
 
-    def __init__(self, vector: ParameterVector, *, eps: float = 1e-5) -> None:
+    def __init__(self, vector: ParameterVector, *, eps: float = ADAM_EPS) -> None:
         self.values = vector.values.clone().requires_grad_()
         self._first_moment = vector.first_moment.clone()
         self._second_moment = vector.second_moment.clone()

@@ -1,7 +1,7 @@
 """A network with a memory: an MLP, a gated recurrent unit over its features, and a linear layer on what it remembers.
 
     u_t = MLP(o_t),   (r, z) = σ(u^{rz}_t + h U^{rz} + c^{rz}),   n = tanh(u^n_t + r∘(h U^n + c^n)),
-    h_t = (1 − z)∘n + z∘h,   out_t = LN(h_t) W + b,   with h = h_{t−1}, or 0 at the beginning of an episode
+    h_t = (1 − z)∘n + z∘h,   out_t = h_t W + b,   with h = h_{t−1}, or 0 at the beginning of an episode
 
 The MLP's last layer is the unit's input weights. Like an ``Mlp`` it lives in one flat vector and stacks. Source: Cho et
 al., Learning Phrase Representations using RNN Encoder–Decoder, EMNLP 2014, in the form of ``torch.nn.GRU``.
@@ -9,23 +9,19 @@ al., Learning Phrase Representations using RNN Encoder–Decoder, EMNLP 2014, in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from workbench import kernels
-from workbench.graphs import replayed
-from workbench.networks import ALIGNMENT, Folded, Mlp
-from workbench.passes import Pass, Pull
+from workbench.networks.mlp import ALIGNMENT, Folded, Mlp
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """How flat samples hang together in time: they lie as (blocks, length, width), and each column is a sequence.
+    """Sequence layout of flat samples: they lie as (blocks, length, width), and each column is a sequence.
 
     length   steps in a sequence, through which gradients go back
     width    sequences side by side, such as environments
@@ -80,14 +76,19 @@ class FoldedGru(NamedTuple):
 
 @dataclass(frozen=True)
 class Gru:
-    """The architecture; parameters are passed in. Fields as of an ``Mlp``; the last hidden size is the memory's."""
+    """The architecture; parameters are passed in. Fields as of an ``Mlp``; the last hidden size is the memory's.
+
+    With ``layer_norm`` what is remembered goes through a LayerNorm, too, before the last layer.
+    """
 
     n_inputs: int
     n_outputs: int
-    hidden_sizes: tuple[int, ...] = (128, 128)
+    hidden_sizes: tuple[int, ...] = (64, 64)
     n_free: int = 0
     output_gain: float = 0.01
-    free_init: float = 1.0
+    free_init: float = 0.0
+    activation: str = "tanh"
+    layer_norm: str | bool = False
 
     @property
     def memory_size(self) -> int:
@@ -95,11 +96,13 @@ class Gru:
 
     @cached_property
     def body(self) -> Mlp:
-        return Mlp(self.n_inputs, 3 * self.memory_size, self.hidden_sizes, output_gain=1.0)
+        n_outputs, sizes, norm = 3 * self.memory_size, self.hidden_sizes, self.layer_norm
+        return Mlp(self.n_inputs, n_outputs, sizes, output_gain=1.0, activation=self.activation, layer_norm=norm)
 
     @cached_property
     def head(self) -> Mlp:
-        return Mlp(self.memory_size, self.n_outputs, (), self.n_free, self.output_gain, self.free_init)
+        norm = "all" if self.layer_norm else False
+        return Mlp(self.memory_size, self.n_outputs, (), self.n_free, self.output_gain, self.free_init, layer_norm=norm)
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -180,80 +183,3 @@ def _recur(folded: FoldedGru, features: Tensor, memory: Tensor) -> Tensor:
 
 
 Network = Mlp | Gru
-
-
-class AutogradPass:
-    """What a ``Pass`` does, for any network on any device, by autograd; on a GPU in one launch, where it can be."""
-
-    def __init__(self, network: Network, inputs: Tensor, sequences: Sequences | None = None) -> None:
-        self._network, self._inputs, self._sequences = network, inputs, sequences
-
-    def outputs(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        network, inputs = self._network, self._inputs
-        if isinstance(network, Gru) and self._sequences is not None:
-            recurrent = network.fold(values)
-            return network.along(recurrent, inputs, self._sequences), recurrent.free
-        folded = network.fold(values)
-        return network.forward(folded, inputs), folded.free  # type: ignore[arg-type]  # each folds for itself
-
-    def gradient(self, values: Tensor, pull: Pull) -> Tensor:
-        if self._sequences is None and isinstance(pull, RecordablePull) and not kernels.reach(self._inputs):
-            kind, fixed, tensors = pull.recipe
-            gradient: Tensor
-            gradient, *pull.found = replayed(_gradient, (self._network, kind, fixed), values, self._inputs, *tensors)
-            return gradient
-        return self.by_autograd(values, pull)
-
-    def by_autograd(self, values: Tensor, pull: Pull) -> Tensor:
-        """``gradient``, one operation after another."""
-        with torch.enable_grad():
-            moving = values.detach().requires_grad_()
-            outputs, free = self.outputs(moving)
-        with torch.no_grad():
-            cotangents = pull(slice(0, len(self._inputs)), outputs.detach(), free.detach())
-        return torch.autograd.grad((outputs, free), moving, cotangents)[0]
-
-
-@runtime_checkable
-class RecordablePull(Protocol):
-    """A pull that can be made anew from other tensors, as a recording of what it does needs.
-
-    recipe  (kind, fixed, tensors): ``kind(*fixed, *tensors)`` is the same pull
-    found   tensors that a pass leaves with it, beside the gradient
-    """
-
-    found: list[Tensor]
-
-    @property
-    def recipe(self) -> tuple[Callable[..., RecordablePull], tuple[Any, ...], tuple[Tensor | None, ...]]: ...
-
-    def __call__(self, rows: slice, outputs: Tensor, free: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-def _gradient(
-    network: Mlp,
-    kind: Callable[..., RecordablePull],
-    fixed: tuple[Any, ...],
-    values: Tensor,
-    inputs: Tensor,
-    *tensors: Tensor | None,
-) -> tuple[Tensor, ...]:
-    pull = kind(*fixed, *tensors)
-    return AutogradPass(network, inputs).by_autograd(values, pull), *pull.found
-
-
-def pass_over(network: Network, inputs: Tensor, sequences: Sequences | None = None) -> Pass | AutogradPass:
-    """A network on flat samples ``inputs`` (batch, n_inputs), for many θ: in blocks where that is written out."""
-    if isinstance(network, Mlp) and kernels.reach(inputs):
-        return Pass(network, inputs)
-    return AutogradPass(network, inputs, sequences)
-
-
-def predict(network: Network, values: Tensor, inputs: Tensor, sequences: Sequences | None) -> tuple[Tensor, Tensor]:
-    """Outputs (batch, n_outputs) of flat samples under the parameters ``values`` (size,), and the free parameters.
-
-    Differentiable where autograd is on and ``values`` ask for it.
-    """
-    differentiable = torch.is_grad_enabled() and values.requires_grad
-    kind = AutogradPass(network, inputs, sequences) if differentiable else pass_over(network, inputs, sequences)
-    return kind.outputs(values)
