@@ -45,7 +45,7 @@ class Panel:
         return self.page.locator(".wb-where")
 
     def field(self) -> Locator:
-        return self.page.locator('.wb-knob input[type="text"]')
+        return self.page.locator('.wb-setting input[type="text"]')
 
     def chooser(self, what: str) -> Locator:
         """ "page", "kind" or "run"."""

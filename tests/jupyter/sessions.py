@@ -9,7 +9,7 @@ import numpy as np
 
 import workbench as wb
 from workbench.events import Event
-from workbench.jupyter.session import Session
+from workbench.jupyter.panel.session import Session
 
 SECONDS = 60.0  # long beyond any need: a test that waits for more has found a deadlock
 
@@ -30,7 +30,7 @@ def click(session: Session, what: str) -> None:
 
 
 def turn(session: Session, value: Any) -> None:
-    session._panel.knob._handle_custom_msg({"type": "value", "value": value}, [])
+    session._panel.setting._handle_custom_msg({"type": "value", "value": value}, [])
 
 
 def arrange(session: Session, *units: str) -> None:
@@ -39,7 +39,7 @@ def arrange(session: Session, *units: str) -> None:
 
 def stand(session: Session) -> None:
     """Wait until everything that was clicked is done."""
-    assert session._steering.worker.wait(SECONDS)
+    assert session._controller.worker.wait(SECONDS)
 
 
 class Gate:

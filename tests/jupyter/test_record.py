@@ -18,8 +18,8 @@ from PIL import Image
 
 from workbench.errors import UnknownNameError
 from workbench.jupyter import look
-from workbench.jupyter.picture import Page
-from workbench.jupyter.record import PLOTLY_MIME, Record, describe, plain, show
+from workbench.jupyter.figures.picture.page import Page
+from workbench.jupyter.figures.record import PLOTLY_MIME, Record, describe, plain, show
 
 Pixels = npt.NDArray[np.int16]
 AGENTS = tuple(f"agent_{i}" for i in range(4))
@@ -86,7 +86,7 @@ def test_a_record_does_not_change_with_its_figure() -> None:
 
 def test_same_figure_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from workbench.jupyter.record import Record;"
+        "import hashlib; from workbench.jupyter.figures.record import Record;"
         "figure = {'data': [{'y': [1, 3, 2]}, {'type': 'bar', 'y': [1, 2]}], 'layout': {}};"
         "print(hashlib.sha256(Record(figure).png).hexdigest())"
     )

@@ -22,10 +22,10 @@ from workbench.envs.workers import WorkerError
 from workbench.episodes import rendering
 from workbench.errors import UnknownNameError, WorkbenchError
 from workbench.jupyter import look
-from workbench.jupyter.replay import Replay
-from workbench.jupyter.replay_film import film
-from workbench.jupyter.replay_picture import filmstrip
-from workbench.jupyter.replay_player import ShownByCell
+from workbench.jupyter.replay.film import film
+from workbench.jupyter.replay.filmstrip import filmstrip
+from workbench.jupyter.replay.player_widget import ClosedOnRerun
+from workbench.jupyter.replay.viewer import Replay
 
 
 def unpacked(value: Any, block: bytes) -> Any:
@@ -238,7 +238,7 @@ def test_the_record_is_a_picture_in_the_agents_colours_and_a_text_that_never_cha
 
 
 def test_a_cell_that_runs_again_closes_what_it_showed() -> None:
-    shown, closed = ShownByCell(), []
+    shown, closed = ClosedOnRerun(), []
 
     class Kernel:
         cell = "a"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from workbench.errors import unknown_name
 
 Theme = Literal["light", "dark", "neutral"]
+Spec = dict[str, Any]  # a part of a Plotly figure in plain form
 
 PALETTE = (
     "#0072B2",  # blue
@@ -134,7 +135,7 @@ def faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
-def template(theme: Theme = "neutral") -> dict[str, Any]:
+def template(theme: Theme = "neutral") -> Spec:
     """The Plotly template of a theme, as plain data: ``figure.update_layout(template=look.template("dark"))``."""
     if theme not in INKS:
         raise unknown_name("theme", theme, INKS)

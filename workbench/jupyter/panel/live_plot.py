@@ -1,0 +1,121 @@
+"""``LivePlot``: a Plotly figure that is drawn anew, fast, as often as its page can follow.
+
+A frame is a figure in plain form. Its arrays travel as float32 in one block, the rest as JSON; the page draws the
+newest frame with ``Plotly.react``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+from workbench.jupyter import look
+from workbench.jupyter.assets import answer, packed, script, style
+from workbench.jupyter.panel.message import Message
+
+MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
+
+
+class LivePlot(anywidget.AnyWidget):
+    """A figure in the page, or in several places of it. ``draw`` shows the newest; nobody need see those before it.
+
+    widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
+    drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
+    took    seconds that the page took to draw it
+    """
+
+    _esm = script("page", "panel/live_plot")
+    _css = style("panel/live_plot")
+
+    spec = traitlets.Dict().tag(sync=True)
+    block = traitlets.Bytes().tag(sync=True)
+    templates = traitlets.Dict().tag(sync=True)
+    error = traitlets.Unicode().tag(sync=True)
+    traceback = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, on_message: Callable[[], None] = lambda: None) -> None:
+        """``on_message`` is called, in whatever thread, when a page has drawn a frame or has another width."""
+        self.sent = 0
+        self.drawn = 0
+        self.took = 0.0
+        self._views: dict[str, int] = {}
+        self._on_message = on_message
+        # Packing takes a moment, which the page needs anyway to set itself up.
+        threading.Thread(target=packed, args=("plotly",), name="workbench-plotly", daemon=True).start()
+        super().__init__(templates={"light": look.template("light"), "dark": look.template("dark")})
+        self.on_msg(self._hear)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The different widths to arrange the figure for."""
+        return tuple(dict.fromkeys(self._views.values())) or (look.WIDTH,)
+
+    def draw(self, figures: Mapping[int, Mapping[str, Any]], label: str) -> bool:
+        """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers.
+
+        Returns whether it did: a page that has drawn the very same already is sent nothing.
+        """
+        block = ArrayBlock()
+        data = block.pack(next(iter(figures.values()))["data"])
+        layouts = {str(width): block.pack(figure["layout"]) for width, figure in figures.items()}
+        spec = {"data": data, "layouts": layouts, "label": label, "frame": self.sent}
+        if self.drawn == self.sent and spec == self.spec and block.bytes() == self.block:
+            return False
+        self.sent += 1
+        with self.hold_sync():
+            self.block = block.bytes()
+            self.spec = {**spec, "frame": self.sent}
+        return True
+
+    def complain(self, message: Message) -> None:
+        """Say under the figure what went wrong; an empty message takes it back."""
+        with self.hold_sync():
+            self.error, self.traceback = message.text, message.traceback
+
+    def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
+        kind = message.get("type")
+        if kind == "script":
+            answer(self, message)
+        elif kind == "drawn":
+            self.drawn = max(self.drawn, int(message["frame"]))
+            self.took = float(message["took"]) / 1000
+            self._on_message()
+        elif kind in ("width", "gone"):
+            others = {view: width for view, width in self._views.items() if view != message["view"]}
+            newest = {message["view"]: int(message["width"])} if kind == "width" else {}
+            self._views = dict([*others.items(), *newest.items()][-MOST_WIDTHS:])
+            self._on_message()
+
+
+class ArrayBlock:
+    """Arrays of numbers put together as float32; ``pack`` leaves {"$": [offset, length]} in the place of each.
+
+    >>> block = ArrayBlock()
+    >>> block.pack({"x": np.arange(3), "name": "a", "text": ["b"]})
+    {'x': {'$': [0, 3]}, 'name': 'a', 'text': ['b']}
+    >>> np.frombuffer(block.bytes(), dtype=np.float32).tolist()
+    [0.0, 1.0, 2.0]
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+
+    def pack(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            start, self._length = self._length, self._length + value.size
+            self._parts.append(np.ascontiguousarray(value, dtype=np.float32).tobytes())
+            return {"$": [start, value.size]}
+        if isinstance(value, Mapping):
+            return {key: self.pack(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.pack(item) for item in value]
+        return value
+
+    def bytes(self) -> bytes:
+        return b"".join(self._parts)

@@ -1,0 +1,162 @@
+"""Films of a replay: a GIF, or an mp4 where ffmpeg is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.envs.arguments import positive_integer
+from workbench.episodes import Episode
+from workbench.episodes.rendering import INKS, Part, Picture, render
+from workbench.errors import WorkbenchError, unknown_name
+from workbench.jupyter.replay.page_data import ReplayScene, scene_data, stills
+
+if TYPE_CHECKING:
+    from workbench.jupyter.replay.viewer import Replay
+
+Frames = npt.NDArray[np.uint8]
+
+GHOSTLY = 0.35  # opacity
+NOBODY = (0.7, 0.73, 0.77)
+
+
+def film(
+    replay: Replay,
+    *,
+    take: int = -1,
+    episode: int = 0,
+    start: int = 0,
+    stop: int | None = None,
+    fps: int = 20,
+    speed: float = 1.0,
+    width: int = 480,
+    height: int = 320,
+    theme: str = "light",
+    ghost: bool = True,
+) -> Frames:
+    """The pictures of a film (n, height, width, 3), of the frames from ``start`` to ``stop`` of an episode.
+
+    take, episode   which one; by default the first of the last take
+    fps, speed      pictures a second, and how fast time goes: 0.5 is slow motion
+    width, height   in pixels, where the scene is drawn here; an environment's own pictures keep their size
+    theme           "light" or "dark"
+    ghost           whether the ghost, if there is one, is drawn too
+
+    Raises ``RenderingError`` (``workbench.episodes.rendering``) where MuJoCo finds no graphics system.
+    """
+    for name, value in (("fps", fps), ("width", width), ("height", height)):
+        positive_integer(name, value)
+    if theme not in INKS:
+        raise unknown_name("theme", theme, INKS)
+    if not speed > 0:
+        raise ValueError(f"speed is {speed!r}; expected a number > 0.")
+    cast, played = replay.cast, replay.takes[take].episodes[episode]
+    last = len(played) if stop is None else stop
+    if not 0 <= start <= last <= len(played):
+        raise ValueError(f"start={start!r}, stop={stop!r}; expected 0 ≤ start ≤ stop ≤ {len(played)}.")
+    shown = np.arange(start, last + 1e-9, speed / fps / cast.seconds).round().astype(int)
+    if cast.scene is None:
+        known, where = np.unique(shown, return_inverse=True)
+        return stills(cast, played, known.tolist())[where]
+    haunting = replay.ghost if ghost else None
+    theirs = None if haunting is None else haunting.episodes[min(episode, len(haunting.episodes) - 1)]
+    return _rendered(cast, played, replay._ghost_cast, theirs, shown, width, height, theme)
+
+
+def _rendered(
+    cast: ReplayScene,
+    played: Episode,
+    ghost_cast: ReplayScene,
+    ghost: Episode | None,
+    frames: npt.NDArray[np.intp],
+    width: int,
+    height: int,
+    theme: str,
+) -> Frames:
+    scene = cast.scene
+    assert scene is not None
+    parts, poses = _parts(cast, played, frames, 1.0)
+    moves = [k for k, solid in enumerate(scene.solids) if solid.moves]
+    targets = scene.poses(played.sights[frames])[:, moves, :3].mean(1).astype(np.float64)
+    targets[:, 2] = targets[:, 2].mean()
+    if ghost is not None:
+        more, further = _parts(ghost_cast, ghost, np.minimum(frames, len(ghost)), GHOSTLY)
+        parts, poses = [*parts, *more], np.concatenate([poses, further], 1)
+    floor = scene.floors[0].position[2] if scene.floors else None
+    return render(Picture(tuple(parts), floor, scene.radius, width, height, theme), poses, targets)
+
+
+def _parts(
+    cast: ReplayScene, episode: Episode, frames: npt.NDArray[np.intp], opacity: float
+) -> tuple[list[Part], npt.NDArray[np.float32]]:
+    """The coloured surfaces of a cast, and where they are in each frame (n, parts, 7)."""
+    scene = cast.scene
+    assert scene is not None
+    data = scene_data(cast)
+    all_poses = scene.poses(episode.sights[frames])
+    moving = [k for k, solid in enumerate(scene.solids) if solid.moves]
+    parts, columns = [], []
+    for part in data["parts"]:
+        shape = data["shapes"][part["shape"]]
+        color = _rgb(part["color"]) if part["color"] else NOBODY
+        parts.append(Part(shape["vertices"], shape["triangles"], (*color, opacity * part["opacity"])))
+        if part["pose"] is None:
+            columns.append(all_poses[:, moving[part["column"]]])
+        else:
+            columns.append(np.tile(np.array(part["pose"], np.float32), (len(frames), 1)))
+    return parts, np.stack(columns, 1)
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    red, green, blue = (int(color[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    return red, green, blue
+
+
+def write_gif(replay: Replay, path: Path, *, fps: int = 20, **options: Any) -> Path:
+    """Write a film as a GIF that repeats; ``film`` has the options."""
+    from PIL import Image
+
+    pictures = film(replay, fps=fps, **options)
+    # One palette for all, from frames all over the film, and no dithering: that flickers, and does not compress.
+    some = pictures[np.unique(np.linspace(0, len(pictures) - 1, 6).round().astype(int))]
+    palette = Image.fromarray(np.concatenate(list(some))).quantize(128, dither=Image.Dither.NONE)
+    images = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    hundredths = round(100 / fps)  # as GIF counts
+    images[0].save(path, save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0, optimize=False)
+    return path
+
+
+def write_mp4(replay: Replay, path: Path, *, fps: int = 30, **options: Any) -> Path:
+    """Write a film as an mp4 (H.264); ``film`` has the options."""
+    program = _ffmpeg()
+    pictures = film(replay, fps=fps, **options)
+    height, width = pictures.shape[1:3]
+    command = [
+        *[program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"],
+        *["-r", str(fps), "-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"],
+        *["-movflags", "+faststart", str(path)],
+    ]
+    done = subprocess.run(command, input=pictures.tobytes(), capture_output=True)
+    if done.returncode:
+        raise WorkbenchError(f"ffmpeg failed: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return path
+
+
+def _ffmpeg() -> str:
+    """The ffmpeg on the path, or that of the imageio-ffmpeg package."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    if importlib.util.find_spec("imageio_ffmpeg") is not None:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    raise WorkbenchError(
+        "an mp4 needs ffmpeg, which is not installed: on Debian apt install ffmpeg, or pip install imageio-ffmpeg. "
+        "to_gif() and to_html() do without."
+    )
