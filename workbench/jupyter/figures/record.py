@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import base64
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.errors import UnknownNameError
 from workbench.jupyter import look
 from workbench.jupyter.look import Spec
 
@@ -63,11 +65,12 @@ class Record:
         return png(self._plain)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Spec:
-        return {
-            PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}},
-            "image/png": base64.b64encode(self.png).decode("ascii"),
-            "text/plain": self.text,
-        }
+        bundle = {PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}}, "text/plain": self.text}
+        try:
+            bundle["image/png"] = base64.b64encode(self.png).decode("ascii")
+        except UnknownNameError as reason:  # a type of trace that pictures do not have
+            warnings.warn(str(reason), stacklevel=2)
+        return bundle
 
     def __repr__(self) -> str:
         return self.text

@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MultipleLocator, NullLocator
 
 from workbench.jupyter.figures.picture.style import POINTS_PER_PIXEL, font, number_text, plain_text, rgba, si_number
 from workbench.jupyter.figures.picture.traces import PictureAxes
+from workbench.jupyter.figures.plots import Floats
+from workbench.jupyter.look import Spec
 
+Which = Literal["x", "y"]
+
+XY: tuple[Which, Which] = ("x", "y")
 ROOM = 0.055  # the share of its length that plotly.js leaves free at the ends of an axis
 
 
-def names_along(
-    which: str, name: str, axis: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]
-) -> list[str] | None:
+def names_along(which: Which, name: str, axis: Spec, traces: Sequence[Spec]) -> list[str] | None:
     """The names along an axis in the order in which they first occur, or None where it counts in numbers."""
     names: dict[str, None] = dict.fromkeys(str(item) for item in axis.get("categoryarray") or ())
     for trace in traces:
         if (trace.get(f"{which}axis") or which) != name:
             continue
         values = trace.get(which)
-        sampled = trace["type"] in ("violin", "box") and trace.get("q1") is None
-        if values is None and sampled and trace.get("y" if which == "x" else "x") is not None:
-            values = [trace.get(f"{which}0", trace.get("name", ""))]
         if values is not None and any(isinstance(value, str) for value in values):
             names.update(dict.fromkeys(str(value) for value in values))
     return list(names) if names and axis.get("type", "category") == "category" else None
 
 
-def finish_axes(
-    panels: Mapping[tuple[str, str], PictureAxes], layout: Mapping[str, Any], base: Mapping[str, Any]
-) -> None:
+def finish_axes(panels: Mapping[tuple[str, str], PictureAxes], layout: Spec, base: Spec) -> None:
     """Set every axis: its range over all panels that share it, its ticks, grid, lines and title."""
     roots = {name: _root(name, layout) for pair in panels for name in pair}
     for pair, panel in panels.items():
-        for which, name in zip("xy", pair, strict=True):
+        for which, name in zip(XY, pair, strict=True):
             sharing = [p for other, p in panels.items() if roots[other["xy".index(which)]] == roots[name]]
             axis = _axis(name, layout)
             low, high = _range(which, axis, sharing)
@@ -48,16 +47,16 @@ def finish_axes(
         _frame(panel, _axis(pair[0], layout), _axis(pair[1], layout), borrowed)
         if borrowed:
             panel.axes.xaxis.set_visible(False)  # the panel below has drawn it
-        for which, name in zip("xy", pair, strict=True):
+        for which, name in zip(XY, pair, strict=True):
             _finish_axis(panel, which, _axis(name, layout), base)
 
 
-def _axis(name: str, layout: Mapping[str, Any]) -> Mapping[str, Any]:
+def _axis(name: str, layout: Spec) -> Spec:
     own = layout.get(f"{name[0]}axis{name[1:]}")
     return own if own is not None else layout.get(f"{name[0]}axis") or {}
 
 
-def _root(name: str, layout: Mapping[str, Any]) -> str:
+def _root(name: str, layout: Spec) -> str:
     """The axis whose range an axis takes (``matches``)."""
     seen = {name}
     while (further := _axis(name, layout).get("matches")) and further not in seen:
@@ -66,7 +65,7 @@ def _root(name: str, layout: Mapping[str, Any]) -> str:
     return name
 
 
-def _range(which: str, axis: Mapping[str, Any], sharing: Sequence[PictureAxes]) -> tuple[float, float]:
+def _range(which: Which, axis: Spec, sharing: Sequence[PictureAxes]) -> tuple[float, float]:
     log = axis.get("type") == "log"
     given = axis.get("range") or (None, None)
     padded = [v for panel in sharing for v in panel.pad[which]]
@@ -81,7 +80,7 @@ def _range(which: str, axis: Mapping[str, Any], sharing: Sequence[PictureAxes]) 
     return (high, low) if axis.get("autorange") == "reversed" else (low, high)
 
 
-def _automatic_range(padded: Any, held: Any, log: bool, from_zero: bool) -> tuple[float, float]:
+def _automatic_range(padded: Floats, held: Floats, log: bool, from_zero: bool) -> tuple[float, float]:
     everything = np.concatenate([padded, held])
     if log:
         everything, padded = (np.log10(v[v > 0]) for v in (everything, padded))
@@ -103,7 +102,7 @@ def _automatic_range(padded: Any, held: Any, log: bool, from_zero: bool) -> tupl
     return (10**low, 10**high) if log else (low, high)
 
 
-def _frame(panel: PictureAxes, x: Mapping[str, Any], y: Mapping[str, Any], borrowed: bool) -> None:
+def _frame(panel: PictureAxes, x: Spec, y: Spec, borrowed: bool) -> None:
     """The lines around a panel; those along the x axis are another panel's where it is ``borrowed``."""
     spines = panel.axes.spines
     right, top = y.get("side") == "right", x.get("side") == "top"
@@ -117,7 +116,7 @@ def _frame(panel: PictureAxes, x: Mapping[str, Any], y: Mapping[str, Any], borro
     panel.axes.set_axisbelow(True)
 
 
-def _finish_axis(panel: PictureAxes, which: str, axis: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+def _finish_axis(panel: PictureAxes, which: Which, axis: Spec, base: Spec) -> None:
     own = getattr(panel.axes, f"{which}axis")
     twin = bool(axis.get("overlaying"))
     if axis.get("visible") is False or not own.get_visible():
@@ -140,7 +139,7 @@ def _finish_axis(panel: PictureAxes, which: str, axis: Mapping[str, Any], base: 
     own.labelpad = 5
 
 
-def _place_ticks(panel: PictureAxes, which: str, axis: Mapping[str, Any]) -> None:
+def _place_ticks(panel: PictureAxes, which: Which, axis: Spec) -> None:
     own = getattr(panel.axes, f"{which}axis")
     box = panel.axes.get_window_extent()
     length = box.width if which == "x" else box.height
@@ -161,7 +160,7 @@ def _place_ticks(panel: PictureAxes, which: str, axis: Mapping[str, Any]) -> Non
         own.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(axis, value, largest)))
 
 
-def _tick_step(which: str, axis: Mapping[str, Any], span: float, length: float) -> float:
+def _tick_step(which: Which, axis: Spec, span: float, length: float) -> float:
     """The distance between ticks: 2, 5 or 10 times a power of ten, for about as many ticks as plotly.js sets."""
     if axis.get("dtick") is not None:
         return float(axis["dtick"])
@@ -179,7 +178,7 @@ def _fixed_ticks(own: Any, places: list[float], texts: list[str]) -> None:
     own.set_major_formatter(FuncFormatter(lambda value, i: seen[i][1] if i is not None and i < len(seen) else ""))
 
 
-def _tick_text(axis: Mapping[str, Any], value: float, largest: float) -> str:
+def _tick_text(axis: Spec, value: float, largest: float) -> str:
     """A tick's number. Without a ``tickformat``, units (k, M) once the axis reaches past ``minexponent`` digits."""
     if axis.get("tickformat"):
         text = number_text(str(axis["tickformat"]), value)
@@ -190,7 +189,7 @@ def _tick_text(axis: Mapping[str, Any], value: float, largest: float) -> str:
     return f"{axis.get('tickprefix', '')}{text}{axis.get('ticksuffix', '')}"
 
 
-def _style_tick_labels(panel: PictureAxes, which: str, axis: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+def _style_tick_labels(panel: PictureAxes, which: Which, axis: Spec, base: Spec) -> None:
     marks = axis.get("ticks") or ""
     panel.axes.tick_params(
         axis=which,
@@ -213,9 +212,10 @@ def _style_tick_labels(panel: PictureAxes, which: str, axis: Mapping[str, Any], 
         _turn(labels, -float(angle) if isinstance(angle, int | float) else _automatic_angle(panel, labels))
 
 
-def _automatic_angle(panel: PictureAxes, labels: Sequence[Any]) -> float:
+def _automatic_angle(panel: PictureAxes, labels: Sequence[Text]) -> float:
     """0, 30 or 90 degrees: the least at which neighbouring labels do not touch."""
-    renderer = panel.axes.figure.canvas.get_renderer()
+    canvas: Any = panel.axes.figure.canvas
+    renderer = canvas.get_renderer()
     places = [panel.axes.transData.transform((label.get_position()[0], 0))[0] for label in labels]
     widths = [label.get_window_extent(renderer).width for label in labels]
     if len(labels) < 2 or not any(widths):
@@ -227,7 +227,7 @@ def _automatic_angle(panel: PictureAxes, labels: Sequence[Any]) -> float:
     return 30.0 if gaps.min() >= 26 else 90.0
 
 
-def _turn(labels: Sequence[Any], angle: float) -> None:
+def _turn(labels: Sequence[Text], angle: float) -> None:
     for label in labels:
         label.set_rotation(angle)
         if angle:

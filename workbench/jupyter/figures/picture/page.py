@@ -1,23 +1,27 @@
 """A PNG of a Plotly figure, drawn by matplotlib: no browser, no display, the same bytes for the same figure.
 
-It covers what the workbench's figures are made of: scatter (lines, markers, dashes, bands, error bars, text), bar,
-histogram, box, violin and heatmap traces; panels by axis domains, shared, twin and logarithmic axes, axes of names;
-titles, legends, shapes and annotations; Plotly's templates. A type of trace that it cannot draw is refused by name.
+It covers what the workbench's figures are made of: scatter (lines, markers, dashes, bands, error bars, text), bar, box
+(of quartiles) and heatmap traces; panels by axis domains, shared, twin and logarithmic axes, axes of names; titles,
+legends, shapes and annotations; Plotly's templates. A type of trace that it cannot draw is refused by name.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 
-from workbench.jupyter.figures.picture.axes import finish_axes, names_along
+from workbench.jupyter.figures.picture.axes import XY, finish_axes, names_along
 from workbench.jupyter.figures.picture.style import POINTS_PER_PIXEL, font, line_style, plain_text, rgba, with_template
 from workbench.jupyter.figures.picture.traces import PictureAxes, draw_trace, swatch
+from workbench.jupyter.look import Spec
 
 DPI = 100
 MOST_BYTES = 100_000
@@ -25,7 +29,7 @@ MOST_BYTES = 100_000
 Box = tuple[float, float, float, float]  # left, right, top, bottom margin in pixels
 
 
-def png(figure: Mapping[str, Any]) -> bytes:
+def png(figure: Spec) -> bytes:
     """The picture of a figure in plain form, ``layout.width`` × ``layout.height`` pixels.
 
     Raises ``ValueError`` naming the trace type where a trace cannot be drawn.
@@ -38,7 +42,7 @@ def png(figure: Mapping[str, Any]) -> bytes:
 class Page:
     """The sheet that a figure is drawn on: its panels, and around them title, legend, shapes and annotations."""
 
-    def __init__(self, traces: Sequence[dict[str, Any]], layout: dict[str, Any]) -> None:
+    def __init__(self, traces: Sequence[Spec], layout: Spec) -> None:
         self.traces = [trace for trace in traces if trace.get("visible", True) is True]
         self.layout = layout
         self.width, self.height = float(layout.get("width", 700)), float(layout.get("height", 450))
@@ -74,7 +78,7 @@ class Page:
         used = dict.fromkeys((str(t.get("xaxis") or "x"), str(t.get("yaxis") or "y")) for t in self.traces)
         return sorted(used or {("x", "y"): None}, key=lambda pair: bool(self.axis(pair[1]).get("overlaying")))
 
-    def axis(self, name: str) -> dict[str, Any]:
+    def axis(self, name: str) -> Spec:
         """The layout of an axis by its short name ("x", "y2")."""
         own = self.layout.get(f"{name[0]}axis{name[1:]}")
         return dict(own if own is not None else self.layout.get(f"{name[0]}axis") or {})
@@ -102,7 +106,7 @@ class Page:
         over = bool(self.axis(y).get("overlaying"))
         axes.patch.set_facecolor("none" if over else rgba(self.layout.get("plot_bgcolor", "#e5ecf6")))
         panel = PictureAxes(axes, self.layout, self.font)
-        for which, name in (("x", x), ("y", y)):
+        for which, name in zip(XY, (x, y), strict=True):
             axis = self.axis(name)
             names = names_along(which, name, axis, self.traces)
             if names is not None:
@@ -113,7 +117,7 @@ class Page:
 
     def draw_traces(self) -> None:
         mode = self.layout.get("barmode", "group")
-        earlier: dict[tuple[str, str], dict[str, Any]] = {}
+        earlier: dict[tuple[str, str], Spec] = {}
         for pair, panel in self.panels.items():
             mine = [t for t in self.traces if (t.get("xaxis") or "x", t.get("yaxis") or "y") == pair]
             bars = [t for t in mine if t["type"] == "bar"]
@@ -141,10 +145,11 @@ class Page:
             line = shape.get("line") or {}
             edge = {**line_style(line), "color": rgba(line.get("color", "#444444"), float(shape.get("opacity", 1)))}
             if shape.get("type", "line") == "line":
-                self.sheet.add_artist(_line([x0, x1], [y0, y1], edge))
+                self.sheet.add_artist(Line2D([x0, x1], [y0, y1], **edge))
             elif shape["type"] == "rect":
                 fill = rgba(shape.get("fillcolor", "rgba(0,0,0,0)"), float(shape.get("opacity", 1)))
-                self.sheet.add_artist(_rectangle(x0, y0, x1, y1, fill, edge))
+                edges = {"edgecolor": edge["color"], "linewidth": edge["linewidth"]}
+                self.sheet.add_artist(Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=fill, **edges))
 
     def draw_annotations(self) -> None:
         for note in self.layout["annotations"]:
@@ -159,13 +164,23 @@ class Page:
                 offset = (float(note.get("ax", -10)), -float(note.get("ay", -30)))
                 arrow = {"arrowstyle": "->", "color": rgba(note.get("arrowcolor", "#444444")), "shrinkA": 0}
                 align = {"ha": "center", "va": "center"}
-            self.sheet.add_artist(
-                _note(
-                    words, at, (offset[0] * POINTS_PER_PIXEL, offset[1] * POINTS_PER_PIXEL), align, style, arrow, note
-                )
+            ground = note.get("bgcolor")
+            text = Annotation(
+                words,
+                at,
+                (offset[0] * POINTS_PER_PIXEL, offset[1] * POINTS_PER_PIXEL),
+                xycoords="figure fraction",
+                textcoords="offset points",
+                rotation=-float(note.get("textangle", 0)),
+                arrowprops=arrow,
+                bbox={"facecolor": rgba(ground), "edgecolor": "none", "pad": 2} if ground else None,
+                annotation_clip=False,
+                **align,
+                **style,
             )
+            self.sheet.add_artist(text)
 
-    def anchor(self, thing: Mapping[str, Any], x: str, y: str) -> tuple[float, float]:
+    def anchor(self, thing: Spec, x: str, y: str) -> tuple[float, float]:
         """Where a shape or annotation is, as fractions of the sheet: in data, domain or paper coordinates."""
         place = [0.0, 0.0]
         xref, yref = str(thing.get("xref") or "paper"), str(thing.get("yref") or "paper")
@@ -283,7 +298,7 @@ def by_rows(n: int, columns: int) -> list[int]:
     return [i for column in range(columns) for i in range(column, n, columns)]
 
 
-def stack(bars: Sequence[dict[str, Any]]) -> None:
+def stack(bars: Sequence[Spec]) -> None:
     """Stand bars on those before them at the same place."""
     heights: dict[Any, float] = {}
     for trace in bars:
@@ -306,54 +321,10 @@ def _side(given: str, at: float, sides: tuple[str, str, str]) -> str:
     return sides[named.get(given, third)]
 
 
-def _horizontal(note: Mapping[str, Any], at: float) -> str:
-    return (
-        _side(str(note.get("xanchor", "auto")), at, SIDES)
-        if note.get("xref") == "paper"
-        else _side(str(note.get("xanchor", "center")), at, SIDES)
-    )
+def _horizontal(note: Spec, at: float) -> str:
+    return _side(str(note.get("xanchor", "auto" if note.get("xref") == "paper" else "center")), at, SIDES)
 
 
-def _vertical(note: Mapping[str, Any], at: float) -> str:
+def _vertical(note: Spec, at: float) -> str:
     side = _side(str(note.get("yanchor", "auto" if note.get("yref") == "paper" else "middle")), at, VERTICAL_SIDES)
     return {"lower": "bottom", "upper": "top", "center": "center"}[side]
-
-
-def _line(x: list[float], y: list[float], style: dict[str, Any]) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D(x, y, **style)
-
-
-def _rectangle(x0: float, y0: float, x1: float, y1: float, fill: Any, edge: dict[str, Any]) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=fill, edgecolor=edge["color"], linewidth=edge["linewidth"])
-
-
-def _note(
-    words: str,
-    at: tuple[float, float],
-    offset: tuple[float, float],
-    align: dict[str, str],
-    style: dict[str, Any],
-    arrow: dict[str, Any] | None,
-    note: Mapping[str, Any],
-) -> Any:
-    from matplotlib.text import Annotation
-
-    ground = note.get("bgcolor")
-    patch = {"facecolor": rgba(ground), "edgecolor": "none", "pad": 2} if ground else None
-    return Annotation(
-        words,
-        at,
-        offset,
-        xycoords="figure fraction",
-        textcoords="offset points",
-        rotation=-float(note.get("textangle", 0)),
-        arrowprops=arrow,
-        bbox=patch,
-        annotation_clip=False,
-        **align,
-        **style,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgba
 from matplotlib.font_manager import FontProperties
 
 from workbench.jupyter.figures.plots import Floats
+from workbench.jupyter.look import Spec
 
 POINTS_PER_PIXEL = 0.72  # pictures are drawn at 100 pixels to the inch
-COLORWAY = (
-    "#636efa",
-    "#ef553b",
-    "#00cc96",
-    "#ab63fa",
-    "#ffa15a",
-    "#19d3f3",
-    "#ff6692",
-    "#b6e880",
-    "#ff97ff",
-    "#fecb52",
+COLORWAY = (  # Plotly's own
+    *("#636efa", "#ef553b", "#00cc96", "#ab63fa", "#ffa15a"),
+    *("#19d3f3", "#ff6692", "#b6e880", "#ff97ff", "#fecb52"),
 )
 
 Rgba = tuple[float, float, float, float]
@@ -37,11 +30,7 @@ MARKERS = {
     "x": "X",
     "triangle-up": "^",
     "triangle-down": "v",
-    "triangle-left": "<",
-    "triangle-right": ">",
     "star": "*",
-    "line-ew": "_",
-    "line-ns": "|",
 }
 # Lengths of dash and gap in line widths, as plotly.js draws them (for widths below 3 px it takes 3 px).
 DASH_LENGTHS = {
@@ -55,7 +44,7 @@ SUPERSCRIPTS = str.maketrans("0123456789+-−=()nim", "⁰¹²³⁴⁵⁶⁷⁸�
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 
 
-def with_template(figure: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def with_template(figure: Spec) -> tuple[list[Spec], Spec]:
     """Traces and layout with everything filled in that the template says about them."""
     given = dict(figure.get("layout") or {})
     template = given.pop("template", None) or {}
@@ -81,7 +70,7 @@ def with_template(figure: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict
     return traces, layout
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Spec:
     """``above`` laid over ``below``, mapping by mapping.
 
     >>> merged({"font": {"size": 9, "color": "red"}}, {"font": {"size": 12}})
@@ -96,7 +85,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def rgba(color: Any, opacity: float = 1.0) -> Rgba:
+def rgba(color: object, opacity: float = 1.0) -> Rgba:
     """A CSS colour as matplotlib's tuple.
 
     >>> rgba("rgba(255,0,0,0.5)", 0.5)
@@ -113,7 +102,7 @@ def rgba(color: Any, opacity: float = 1.0) -> Rgba:
     return red, green, blue, alpha * opacity
 
 
-def line_style(line: Mapping[str, Any]) -> dict[str, Any]:
+def line_style(line: Spec) -> Spec:
     """Width and dash of a Plotly ``line`` as keywords of a matplotlib artist."""
     width = float(line.get("width", 2))
     dash = line.get("dash") or "solid"
@@ -124,7 +113,7 @@ def line_style(line: Mapping[str, Any]) -> dict[str, Any]:
     return {"linewidth": width * POINTS_PER_PIXEL, "linestyle": style}
 
 
-def font(given: Mapping[str, Any], size: float = 12.0, bold: bool = False) -> dict[str, Any]:
+def font(given: Spec, size: float = 12.0, bold: bool = False) -> Spec:
     """A Plotly ``font`` as keywords of a matplotlib text. Always DejaVu Sans: it comes with matplotlib, so that the
     same figure gives the same picture everywhere."""
     points = float(given.get("size", size)) * POINTS_PER_PIXEL
@@ -137,7 +126,7 @@ def font(given: Mapping[str, Any], size: float = 12.0, bold: bool = False) -> di
     }
 
 
-def plain_text(text: Any) -> tuple[str, bool]:
+def plain_text(text: object) -> tuple[str, bool]:
     """Plotly's HTML as (characters with line breaks, whether it is all bold).
 
     >>> plain_text("<b>KL</b>"), plain_text("e<sup>−2</sup><br>nats")
@@ -151,7 +140,7 @@ def plain_text(text: Any) -> tuple[str, bool]:
     return html.unescape(re.sub(r"<[^>]+>", "", words)), bold
 
 
-def colormap(scale: Any) -> Colormap:
+def colormap(scale: str | Sequence[tuple[float, str]]) -> Colormap:
     """A Plotly colour scale, by name or as [[position, colour], …]. The names are matplotlib's but for their case."""
     if isinstance(scale, str):
         import matplotlib
@@ -166,7 +155,7 @@ def colormap(scale: Any) -> Colormap:
     return LinearSegmentedColormap.from_list("given", stops)
 
 
-def numbers(values: Any) -> Floats:
+def numbers(values: Iterable[Any]) -> Floats:
     """A column of a trace as floats, None as NaN."""
     return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
@@ -176,6 +165,11 @@ def per_point(value: Any, n: int) -> list[Any]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return [value] * n
+
+
+def one_of(value: Any, i: int = 0) -> Any:
+    """A property of the i-th point, given once for all points or once for each."""
+    return value[i % len(value)] if isinstance(value, list | tuple) else value
 
 
 def number_text(pattern: str, value: float) -> str:
