@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,3 +66,11 @@ class Gate:
     def release(self, phases: int = 1) -> None:
         for _ in range(phases):
             self.open.release()
+
+
+def await_condition(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)

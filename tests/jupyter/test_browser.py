@@ -288,11 +288,11 @@ def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = 'none'; }")
     panel.ask("session.start(iterations=3)")
     expect(panel.where()).to_contain_text("iteration 3 ")
-    assert panel.ask("session._panel._figure_frames.settle(20)") is True
+    panel.await_no_frames()
     sent = panel.ask("session._panel.plot.sent")
     panel.ask("session.start(iterations=6)")
     expect(panel.where()).to_contain_text("iteration 9 ")
-    assert panel.ask("session._panel._figure_frames.settle(20)") is True
+    panel.await_no_frames()
     assert panel.ask("session._panel.plot.sent") <= sent + 1
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = ''; }")
     panel.page.wait_for_function(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sessions import SECONDS, Gate, click, make_trainer, stand
+from sessions import SECONDS, Gate, await_condition, click, make_trainer, stand
 
 from workbench.errors import UnknownNameError
 from workbench.events import Event
@@ -177,7 +177,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
     session.start(iterations=2)
     assert failed.wait(SECONDS)
     stand(session)
-    session._panel._figure_frames.settle(SECONDS)
+    await_condition(lambda: session._panel.plot.error and not session._panel.figure.frames._wanted())
     assert session.trainer.iteration == 2
     assert session._panel.plot.error == "The figure failed, training goes on: Fault: no picture"
     assert "in fail" in session._panel.plot.traceback
@@ -185,7 +185,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
         session.wait(SECONDS)
     monkeypatch.undo()
     session.step("iteration")
-    session._panel._flush_figure()
+    session._panel.figure.flush()
     assert (session._panel.plot.error, session._panel.plot.traceback) == ("", "")
     session.wait(SECONDS)
 

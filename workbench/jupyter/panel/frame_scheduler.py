@@ -44,7 +44,6 @@ class FrameScheduler:
         self._page_cost = 0.0
         self._others = max((os.cpu_count() or 1) - 1, 1)  # cores
         self._thread: threading.Thread | None = None
-        self._busy = False
         self._closed = False
 
     def poke(self, urgent: bool = False) -> None:
@@ -67,19 +66,13 @@ class FrameScheduler:
             self._closed = True
             self._changed.notify_all()
 
-    def settle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being drawn or waits to be; returns whether that came in time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._busy, timeout)
-
     def _wanted(self) -> bool:
         """Whether there is something to draw, and a page that will look at it."""
         return self._new and not self._closed and (not self._unanswered or self.unattended)
 
     def _wake(self) -> None:
         self._changed.notify_all()
-        self._busy |= self._wanted()
-        if self._thread is None and self._busy:
+        if self._thread is None and self._wanted():
             self._thread = threading.Thread(target=self._work, name="workbench-view", daemon=True)
             self._thread.start()
 
@@ -102,11 +95,10 @@ class FrameScheduler:
         """Wait until a frame is due; False, and the thread is over, where none was for long."""
         with self._changed:
             while not self._closed:
-                now, since = time.perf_counter(), time.perf_counter() - self._sent[-1]
+                now = time.perf_counter()
+                since = now - self._sent[-1]
                 hidden = self._unanswered and not self.unattended and since > PATIENCE  # or closed; its answer wakes us
                 if hidden or not self._new:
-                    self._busy = False
-                    self._changed.notify_all()
                     if not self._changed.wait_for(lambda: self._closed or self._wanted(), LINGER):
                         break
                     continue
@@ -116,8 +108,7 @@ class FrameScheduler:
                     self._new = self._urgent = False
                     return True
                 self._changed.wait(max(due - now, 0.01) if now < due else 0.05)
-            self._thread, self._busy = None, False
-            self._changed.notify_all()
+            self._thread = None
             return False
 
     def _due(self) -> float:

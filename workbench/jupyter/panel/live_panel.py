@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ipywidgets
@@ -16,9 +17,10 @@ from workbench.jupyter.figures import drawings, m_distributions
 from workbench.jupyter.figures.drawings import Drawing
 from workbench.jupyter.figures.record import Record
 from workbench.jupyter.figures.run_columns import unit_label
+from workbench.jupyter.look import Spec
 from workbench.jupyter.panel.controller import SessionController
-from workbench.jupyter.panel.frame_scheduler import ANSWER, FrameScheduler
-from workbench.jupyter.panel.live_plot import LivePlot
+from workbench.jupyter.panel.frame_scheduler import FrameScheduler
+from workbench.jupyter.panel.live_plot import LiveFigure
 from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal
@@ -59,16 +61,16 @@ class LivePanel:
         self._speed = Speed()
         self._told: object = None
         self._heard = -ANSWERS_APART
-        self._figure_frames = FrameScheduler(self._flush_figure, self.figure_failed)
         self._control_frames = FrameScheduler(self._flush_controls, self._controls_failed)
         self.permutation = Permutation(self._hear_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
         self.setting = SettingControl(self._hear_request)
         self.buttons = Buttons(self._hear_request)
         self.status = Status(self._hear_status)
-        self.plot = LivePlot(self._hear_plot)
+        self.figure = LiveFigure(self._arranged, self._failed)
+        self.plot = self.figure.plot
+        self._schedulers = (self._control_frames, self.figure.frames)
         self._row = ipywidgets.HBox([self.buttons, self.setting, self.status]).add_class("wb-row")
         self.box = ipywidgets.VBox([self.permutation, self._row, self.plot]).add_class("wb-panel")
-        self._widths = self.plot.widths
         self._flush_controls()
 
     def changed(self) -> None:
@@ -76,20 +78,21 @@ class LivePanel:
         state = self._controller.state()
         told = (state.message, state.trouble, state.asked_order, state.asked_value, state.running, state.active)
         self._told, urgent = told, told != self._told  # what the user waits for
-        for scheduler in (self._control_frames, self._figure_frames):
+        for scheduler in self._schedulers:
             scheduler.gentle = state.running
             scheduler.poke(urgent and scheduler is self._control_frames)
 
     def unattended(self, on: bool) -> None:
         """Whether the kernel is busy with a cell, so that the page's answers are not heard."""
-        for scheduler in (self._figure_frames, self._control_frames):
+        for scheduler in self._schedulers:
             scheduler.unattended = on
 
     def close(self) -> None:
         """Take the widgets off the page and stop drawing."""
-        for scheduler in (self._figure_frames, self._control_frames):
+        for scheduler in self._schedulers:
             scheduler.close()
-        close_all(self.permutation, *self._row.children, self._row, self.plot, self.box)
+        self.figure.close()
+        close_all(self.permutation, *self._row.children, self._row, self.box)
 
     def _hear_request(self, request: Request) -> None:
         self._control_frames.answered()  # a page that asks shows the panel, its status line or not
@@ -140,13 +143,6 @@ class LivePanel:
         else:
             self._hear_request(request)
 
-    def _hear_plot(self) -> None:
-        if self.plot.drawn == self.plot.sent:
-            self._figure_frames.answered(self.plot.took and self.plot.took + ANSWER)
-        if self.plot.widths != self._widths:
-            self._widths = self.plot.widths
-            self._figure_frames.poke()
-
     # --- the figure -------------------------------------------------------------------------------------------------
 
     def drawing(self, state: PanelState, page: str) -> Drawing:
@@ -166,17 +162,14 @@ class LivePanel:
         state = self._controller.state()
         return Drawing(f"Panel of {', '.join(state.buffers)}", self.drawing(state, PAGES[0]).plots, columns=2)
 
-    def _flush_figure(self) -> bool:
+    def _arranged(self, widths: Iterable[int]) -> tuple[Mapping[int, Spec], str]:
         state = self._controller.state()
         drawing = self.drawing(state, self.page)
-        self.plot.complain(Message())
-        figures = drawing.arranged({width: live_height(width) for width in self.plot.widths})
-        return self.plot.draw(figures, f"{state.trainer.method}. {drawing.text}")
+        figures = drawing.arranged({width: live_height(width) for width in widths})
+        return figures, f"{state.trainer.method}. {drawing.text}"
 
-    def figure_failed(self, error: Exception) -> None:
-        """Say under the figure that it could not be drawn."""
+    def _failed(self, error: Exception) -> None:
         self.failure = error
-        self.plot.complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
 
     # --- the controls -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""``LivePlot``: a Plotly figure that is drawn anew, fast, as often as its page can follow.
+"""Plotly figures that are drawn anew, fast, as often as their page can follow.
 
 A frame is a figure in plain form. Its arrays travel as float32 in one block, the rest as JSON; the page draws the
 newest frame with ``Plotly.react``.
@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anywidget
-import numpy as np
 import traitlets
 
 from workbench.jupyter import look
-from workbench.jupyter.assets import answer, packed, script, style
-from workbench.jupyter.panel.message import Message
+from workbench.jupyter.assets import ArrayBlock, answer, packed, script, style
+from workbench.jupyter.look import Spec
+from workbench.jupyter.panel.frame_scheduler import ANSWER, FrameScheduler
+from workbench.jupyter.panel.message import Message, one_line
+from workbench.jupyter.panel.widgets import close_all
 
 MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
 
@@ -55,7 +57,7 @@ class LivePlot(anywidget.AnyWidget):
         """The different widths to arrange the figure for."""
         return tuple(dict.fromkeys(self._views.values())) or (look.WIDTH,)
 
-    def draw(self, figures: Mapping[int, Mapping[str, Any]], label: str) -> bool:
+    def draw(self, figures: Mapping[int, Spec], label: str) -> bool:
         """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers.
 
         Returns whether it did: a page that has drawn the very same already is sent nothing.
@@ -92,30 +94,42 @@ class LivePlot(anywidget.AnyWidget):
             self._on_message()
 
 
-class ArrayBlock:
-    """Arrays of numbers put together as float32; ``pack`` leaves {"$": [offset, length]} in the place of each.
+class LiveFigure:
+    """A ``LivePlot`` that draws what ``make`` gives, some time after each ``frames.poke()``.
 
-    >>> block = ArrayBlock()
-    >>> block.pack({"x": np.arange(3), "name": "a", "text": ["b"]})
-    {'x': {'$': [0, 3]}, 'name': 'a', 'text': ['b']}
-    >>> np.frombuffer(block.bytes(), dtype=np.float32).tolist()
-    [0.0, 1.0, 2.0]
+    ``make`` gets the widths of the page's views, and returns {width: figure} and a text. What it raises is said under
+    the figure, and goes to ``on_failure``.
     """
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._length = 0
+    def __init__(
+        self,
+        make: Callable[[tuple[int, ...]], tuple[Mapping[int, Spec], str]],
+        on_failure: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self._make, self._on_failure = make, on_failure
+        self.frames = FrameScheduler(self.flush, self.failed)
+        self.plot = LivePlot(self._hear)
+        self._widths = self.plot.widths
 
-    def pack(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            start, self._length = self._length, self._length + value.size
-            self._parts.append(np.ascontiguousarray(value, dtype=np.float32).tobytes())
-            return {"$": [start, value.size]}
-        if isinstance(value, Mapping):
-            return {key: self.pack(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.pack(item) for item in value]
-        return value
+    def flush(self) -> bool:
+        """Draw now; returns whether a page was sent anything."""
+        figures, text = self._make(self.plot.widths)
+        self.plot.complain(Message())
+        return self.plot.draw(figures, text)
 
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
+    def failed(self, error: Exception) -> None:
+        """Say under the figure that it could not be drawn."""
+        self._on_failure(error)
+        self.plot.complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
+
+    def close(self) -> None:
+        """Draw nothing any more, and take the figure off the page."""
+        self.frames.close()
+        close_all(self.plot)
+
+    def _hear(self) -> None:
+        if self.plot.drawn == self.plot.sent:
+            self.frames.answered(self.plot.took and self.plot.took + ANSWER)
+        if self.plot.widths != self._widths:
+            self._widths = self.plot.widths
+            self.frames.poke()

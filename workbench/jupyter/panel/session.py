@@ -45,7 +45,7 @@ class Session:
             raise ValueError(f"name is {name!r}; expected what the panel shall call this run, such as 'main'.")
         self._controller = SessionController(trainer, name, lambda: None)
         self._panel = LivePanel(self._controller, kind)
-        self._shown = StoredRecord(self.record, self._panel.figure_failed)
+        self._shown = StoredRecord(self.record, self._panel.figure.failed)
         self._controller.on_change = self._changed
         self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
         _OPEN.add(self)

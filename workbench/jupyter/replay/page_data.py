@@ -16,7 +16,7 @@ from workbench.envs.sampled_game import SampledGame
 from workbench.envs.scene import Scene, Solid
 from workbench.episodes import Episode
 from workbench.jupyter import look
-from workbench.jupyter.panel.live_plot import ArrayBlock
+from workbench.jupyter.assets import ArrayBlock
 
 SECONDS = 0.2  # from one picture to the next, where an environment has no clock of its own
 WIDEST = 800  # pixels of a picture
