@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
     from workbench.jupyter.panel.session import Session
-    from workbench.jupyter.replay.viewer import Replay, replay
+    from workbench.jupyter.replay.create import replay
+    from workbench.jupyter.replay.viewer import Replay
     from workbench.past import Snapshots
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
@@ -61,7 +62,7 @@ _LAZY = {
     "statistics": "workbench.statistics",
     "Session": "workbench.jupyter.panel.session",
     "Replay": "workbench.jupyter.replay.viewer",
-    "replay": "workbench.jupyter.replay.viewer",
+    "replay": "workbench.jupyter.replay.create",
     "Snapshots": "workbench.past",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",

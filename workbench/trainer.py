@@ -402,7 +402,7 @@ class Trainer(Run):
         ghost          a fork, another run, or policies, shown translucent in the same scene from the same start
         max_steps      where to stop an episode that has not ended by then
         """
-        from workbench.jupyter.replay.viewer import of_trainer
+        from workbench.jupyter.replay.create import of_trainer
 
         with self._lock:
             return of_trainer(self, episodes, deterministic, seed=seed, past=past, ghost=ghost, max_steps=max_steps)
@@ -415,7 +415,7 @@ class Trainer(Run):
         The last rollout, or that of an ``iteration`` that ``past`` still reaches. Each episode within it is one to
         choose; it is stepped again from the rollout's beginning, to the same bits.
         """
-        from workbench.jupyter.replay.viewer import of_rollout
+        from workbench.jupyter.replay.create import of_rollout
 
         with self._lock:
             return of_rollout(self, env, start, stop, iteration)

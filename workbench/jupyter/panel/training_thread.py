@@ -50,23 +50,20 @@ class Goal:
 class Command:
     """Something to be done between two phases; ``done`` holds what it returned or raised.
 
-    Of commands with one ``key`` that follow each other, only the newest is done, and answers for those before it.
+    Of commands with one ``key`` that follow each other only the newest is done; they share ``done``.
     """
 
     action: Callable[[], Any]
     key: str | None = None
     done: Future[Any] = field(default_factory=Future)
-    overtaken: list[Command] = field(default_factory=list)
 
     def run(self) -> None:
         try:
             result = self.action()
-        except BaseException as error:  # the caller's to handle, wherever it waits
-            for command in (self, *self.overtaken):
-                command.done.set_exception(error)
+        except BaseException as error:  # for the caller to handle, in the thread that waits
+            self.done.set_exception(error)
         else:
-            for command in (self, *self.overtaken):
-                command.done.set_result(result)
+            self.done.set_result(result)
 
 
 class TrainingThread:
@@ -99,18 +96,12 @@ class TrainingThread:
         """What is worked towards; None while paused."""
         return self._goal
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._busy
-
     def submit(self, action: Callable[[], Any], key: str | None = None) -> Future[Any]:
         """Do something between two phases: at once where none is under way. Called from any thread."""
         command = Command(action, key)
         with self._changed:
             if key is not None and self._commands and self._commands[-1].key == key:
-                before = self._commands.pop()
-                command.overtaken = [*before.overtaken, before]
+                command.done = self._commands.pop().done
             self._commands.append(command)
             self._start()
         return command.done
@@ -136,10 +127,6 @@ class TrainingThread:
         with self._changed:
             self._dismissed = True
             self._changed.notify_all()
-
-    def in_thread(self) -> bool:
-        """Whether the caller is the worker itself, which must not wait for itself."""
-        return threading.current_thread() is self._thread
 
     def _start(self) -> None:
         self._busy, self._dismissed = True, False

@@ -15,12 +15,11 @@ from workbench.envs.arguments import positive_integer
 from workbench.episodes import Episode
 from workbench.episodes.rendering import INKS, Part, Picture, render
 from workbench.errors import WorkbenchError, unknown_name
-from workbench.jupyter.replay.page_data import ReplayScene, scene_data, stills
+from workbench.jupyter.replay.page_data import Frames, ReplayScene, stills
 
 if TYPE_CHECKING:
     from workbench.jupyter.replay.viewer import Replay
 
-Frames = npt.NDArray[np.uint8]
 
 GHOSTLY = 0.35  # opacity
 NOBODY = (0.7, 0.73, 0.77)
@@ -56,61 +55,42 @@ def film(
         raise unknown_name("theme", theme, INKS)
     if not speed > 0:
         raise ValueError(f"speed is {speed!r}; expected a number > 0.")
-    cast, played = replay.cast, replay.takes[take].episodes[episode]
+    scene, played = replay.scene, replay.takes[take].episodes[episode]
     last = len(played) if stop is None else stop
     if not 0 <= start <= last <= len(played):
         raise ValueError(f"start={start!r}, stop={stop!r}; expected 0 ≤ start ≤ stop ≤ {len(played)}.")
-    shown = np.arange(start, last + 1e-9, speed / fps / cast.seconds).round().astype(int)
-    if cast.scene is None:
+    shown = np.arange(start, last + 1e-9, speed / fps / scene.seconds).round().astype(int)
+    geometry = scene.geometry
+    if geometry is None:
         known, where = np.unique(shown, return_inverse=True)
-        return stills(cast, played, known.tolist())[where]
+        return stills(scene, played, known.tolist())[where]
     haunting = replay.ghost if ghost else None
     theirs = None if haunting is None else haunting.episodes[min(episode, len(haunting.episodes) - 1)]
-    return _rendered(cast, played, replay._ghost_cast, theirs, shown, width, height, theme)
-
-
-def _rendered(
-    cast: ReplayScene,
-    played: Episode,
-    ghost_cast: ReplayScene,
-    ghost: Episode | None,
-    frames: npt.NDArray[np.intp],
-    width: int,
-    height: int,
-    theme: str,
-) -> Frames:
-    scene = cast.scene
-    assert scene is not None
-    parts, poses = _parts(cast, played, frames, 1.0)
-    moves = [k for k, solid in enumerate(scene.solids) if solid.moves]
-    targets = scene.poses(played.sights[frames])[:, moves, :3].mean(1).astype(np.float64)
+    parts, poses = _surfaces(scene, played, shown, 1.0)
+    targets = geometry.poses(played.sights[shown])[:, scene.moving, :3].mean(1).astype(np.float64)
     targets[:, 2] = targets[:, 2].mean()
-    if ghost is not None:
-        more, further = _parts(ghost_cast, ghost, np.minimum(frames, len(ghost)), GHOSTLY)
+    if theirs is not None:
+        more, further = _surfaces(replay.ghost_scene, theirs, np.minimum(shown, len(theirs)), GHOSTLY)
         parts, poses = [*parts, *more], np.concatenate([poses, further], 1)
-    floor = scene.floors[0].position[2] if scene.floors else None
-    return render(Picture(tuple(parts), floor, scene.radius, width, height, theme), poses, targets)
+    floor = geometry.floors[0].position[2] if geometry.floors else None
+    return render(Picture(tuple(parts), floor, geometry.radius, width, height, theme), poses, targets)
 
 
-def _parts(
-    cast: ReplayScene, episode: Episode, frames: npt.NDArray[np.intp], opacity: float
+def _surfaces(
+    scene: ReplayScene, episode: Episode, frames: npt.NDArray[np.intp], opacity: float
 ) -> tuple[list[Part], npt.NDArray[np.float32]]:
-    """The coloured surfaces of a cast, and where they are in each frame (n, parts, 7)."""
-    scene = cast.scene
-    assert scene is not None
-    data = scene_data(cast)
-    all_poses = scene.poses(episode.sights[frames])
-    moving = [k for k, solid in enumerate(scene.solids) if solid.moves]
-    parts, columns = [], []
-    for part in data["parts"]:
-        shape = data["shapes"][part["shape"]]
-        color = _rgb(part["color"]) if part["color"] else NOBODY
-        parts.append(Part(shape["vertices"], shape["triangles"], (*color, opacity * part["opacity"])))
-        if part["pose"] is None:
-            columns.append(all_poses[:, moving[part["column"]]])
-        else:
-            columns.append(np.tile(np.array(part["pose"], np.float32), (len(frames), 1)))
-    return parts, np.stack(columns, 1)
+    """The coloured surfaces of a scene, and where they are in each frame (n, parts, 7)."""
+    geometry = scene.geometry
+    assert geometry is not None
+    poses = geometry.poses(episode.sights[frames])
+    still = [k for k, solid in enumerate(geometry.solids) if not solid.moves]
+    poses[:, still] = geometry.resting[still]
+    parts = []
+    for surface in scene.surfaces:
+        color = _rgb(surface.color) if surface.color else NOBODY
+        opaque = opacity * geometry.solids[surface.solid].color[3]
+        parts.append(Part(surface.shape.vertices, surface.shape.triangles, (*color, opaque)))
+    return parts, poses[:, [surface.solid for surface in scene.surfaces]]
 
 
 def _rgb(color: str) -> tuple[float, float, float]:

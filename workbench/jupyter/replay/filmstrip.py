@@ -39,33 +39,34 @@ def filmstrip(replay: Replay) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    cast, episode = replay.cast, replay.takes[-1].episodes[0]
+    scene, episode = replay.scene, replay.takes[-1].episodes[0]
     frames = frames_of(episode)
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100)
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0.0)
-    shown: Any = _solids(cast, episode, frames) if cast.scene is not None else stills(cast, episode, frames)
+    geometry = scene.geometry
+    shown: Any = stills(scene, episode, frames) if geometry is None else _triangles(scene, episode, frames)
     ink = look.INKS["neutral"].text
     for k, frame in enumerate(frames):
         axes = figure.add_axes((k / len(frames), 0.16, 1 / len(frames), 0.68))
         axes.set_axis_off()
-        if cast.scene is not None:
-            _draw_solids(axes, cast.scene, *shown[k])
+        if geometry is not None:
+            _draw_triangles(axes, geometry, *shown[k])
         else:
             axes.imshow(shown[k], interpolation="antialiased")
-        seconds = f" · {frame * cast.seconds:.2f} s" if cast.scene is not None else ""
+        seconds = f" · {frame * scene.seconds:.2f} s" if geometry is not None else ""
         figure.text((k + 0.5) / len(frames), 0.1, f"frame {frame}{seconds}", color=ink, fontsize=8, ha="center")
     end = f" · {episode.end}" if episode.end else ""
     title = f"{replay.title} · {replay.takes[-1].label} · return {episode.total:.4g} in {len(episode)} steps{end}"
     figure.text(0.01, 0.93, title, color=ink, fontsize=9)
-    _name_agents(figure, cast)
+    _name_agents(figure, scene)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", transparent=True, metadata={"Software": None})
     return picture.getvalue()
 
 
-def _name_agents(figure: Any, cast: ReplayScene) -> None:
-    agents = cast.env.agents
+def _name_agents(figure: Any, scene: ReplayScene) -> None:
+    agents = scene.env.agents
     width = min(0.12, 0.98 / len(agents))
     for k, agent in enumerate(agents):
         color = look.agent_color(agents, agent)
@@ -75,20 +76,17 @@ def _name_agents(figure: Any, cast: ReplayScene) -> None:
         figure.text(0.026 + k * width, 0.02, name, color=look.INKS["neutral"].text, fontsize=size)
 
 
-def _solids(cast: ReplayScene, episode: Episode, frames: list[int]) -> list[tuple[Floats, list[str]]]:
+def _triangles(scene: ReplayScene, episode: Episode, frames: list[int]) -> list[tuple[Floats, list[str]]]:
     """Of each frame: the corners of all triangles (n, 3, 3) in space, and their colours before any light."""
-    scene = cast.scene
-    assert scene is not None
+    assert scene.geometry is not None
     found = []
-    for pose in scene.poses(episode.sights[frames]):
-        corners: list[Floats] = []
-        colors: list[str] = []
-        for solid, (x, y, z, *turn) in zip(scene.solids, pose.astype(np.float64), strict=True):
-            owners = cast.color(solid) or [NOBODY]
-            for color, shape in zip(owners, scene.shapes[solid.shape].bands(len(owners)), strict=True):
-                placed = shape.vertices @ _rotation(turn).T + (x, y, z)
-                corners.append(placed[shape.triangles])
-                colors += [color] * len(shape.triangles)
+    for pose in scene.geometry.poses(episode.sights[frames]).astype(np.float64):
+        corners, colors = [], []
+        for surface in scene.surfaces:
+            x, y, z, *turn = pose[surface.solid]
+            placed = surface.shape.vertices @ _rotation(turn).T + (x, y, z)
+            corners.append(placed[surface.shape.triangles])
+            colors += [surface.color or NOBODY] * len(surface.shape.triangles)
         found.append((np.concatenate(corners), colors))
     return found
 
@@ -104,7 +102,7 @@ def _rotation(quaternion: list[float]) -> Floats:
     )
 
 
-def _draw_solids(axes: Any, scene: Scene, corners: Floats, colors: list[str]) -> None:
+def _draw_triangles(axes: Any, scene: Scene, corners: Floats, colors: list[str]) -> None:
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgb
 

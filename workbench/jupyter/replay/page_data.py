@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -13,25 +14,43 @@ import numpy.typing as npt
 
 from workbench.envs.base import TeamEnv
 from workbench.envs.sampled_game import SampledGame
-from workbench.envs.scene import Scene, Solid
+from workbench.envs.scene import Scene, Shape
 from workbench.episodes import Episode
 from workbench.jupyter import look
-from workbench.jupyter.assets import ArrayBlock
+from workbench.jupyter.look import Spec
+
+Frames = npt.NDArray[np.uint8]  # (n, height, width, 3)
 
 SECONDS = 0.2  # from one picture to the next, where an environment has no clock of its own
 WIDEST = 800  # pixels of a picture
 
 
-@dataclass(frozen=True)
-class ReplayScene:
-    """Who plays where: what is the same in all frames.
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The part of a solid that one agent moves, or a whole solid that no agent moves.
 
-    env     the environment, for its agents and their actions
-    scene   its solids; None where it shows pictures
+    solid         its number among the scene's
+    key           equal for equal shapes
+    color, owner  of the agent; None where there is none
+    """
+
+    solid: int
+    key: tuple[int, int, int]
+    shape: Shape
+    color: str | None
+    owner: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayScene:
+    """What is the same in all frames.
+
+    env       the environment, for its agents and their actions
+    geometry  its solids; None where it shows pictures
     """
 
     env: TeamEnv
-    scene: Scene | None
+    geometry: Scene | None
 
     @staticmethod
     def of(env: TeamEnv) -> ReplayScene:
@@ -39,33 +58,47 @@ class ReplayScene:
 
     @property
     def kind(self) -> str:
-        """PlayOptions it is drawn: "poses" of solids, a "game" of states, or "pictures"."""
-        return "poses" if self.scene is not None else "game" if isinstance(self.env, SampledGame) else "pictures"
+        """How it is drawn: "poses" of solids, a "game" of states, or "pictures"."""
+        return "poses" if self.geometry is not None else "game" if isinstance(self.env, SampledGame) else "pictures"
 
     @property
     def seconds(self) -> float:
         """From one frame to the next."""
-        return SECONDS if self.scene is None else self.scene.seconds_per_step
+        return SECONDS if self.geometry is None else self.geometry.seconds_per_step
 
-    def color(self, solid: Solid) -> list[str]:
-        """The colours of a solid: those of the agents that move it."""
-        return [look.agent_color(self.env.agents, agent) for agent in solid.owners]
+    @cached_property
+    def surfaces(self) -> list[Surface]:
+        """All that is drawn of the solids, solid by solid."""
+        found: list[Surface] = []
+        for k, solid in enumerate(self.geometry.solids if self.geometry is not None else ()):
+            assert self.geometry is not None
+            owners = solid.owners or (None,)
+            bands = self.geometry.shapes[solid.shape].bands(len(owners))
+            for band, (owner, shape) in enumerate(zip(owners, bands, strict=True)):
+                color = None if owner is None else look.agent_color(self.env.agents, owner)
+                found.append(Surface(k, (solid.shape, band, len(bands)), shape, color, owner))
+        return found
+
+    @property
+    def moving(self) -> list[int]:
+        """The solids whose poses change, in their order."""
+        return [k for k, solid in enumerate(self.geometry.solids) if solid.moves] if self.geometry is not None else []
 
 
-def agents_of(cast: ReplayScene, episodes: Sequence[Episode]) -> list[dict[str, Any]]:
+def agents_of(scene: ReplayScene, episodes: Sequence[Episode]) -> list[Spec]:
     """What the page says of each agent: name, colour, and the components of its action with their limits."""
     found = []
-    for agent in cast.env.agents:
-        space = cast.env.action_spaces[agent]
+    for agent in scene.env.agents:
+        space = scene.env.action_spaces[agent]
         discrete = not isinstance(space, gymnasium.spaces.Box)
-        names: Sequence[str] = cast.scene.components[agent] if cast.scene is not None else ()
+        names: Sequence[str] = scene.geometry.components[agent] if scene.geometry is not None else ()
         size = int(np.prod(space.shape or (1,)))
         if len(names) != size:
             names = ["action"] if size == 1 else [f"action {k}" for k in range(size)]
         low, high = _limits(space, [episode.actions[agent] for episode in episodes])
         scales = zip(names, low.tolist(), high.tolist(), strict=True)
         components = [{"name": name, "low": least, "high": most} for name, least, most in scales]
-        color = look.agent_color(cast.env.agents, agent)
+        color = look.agent_color(scene.env.agents, agent)
         found.append({"name": agent, "color": color, "discrete": discrete, "components": components})
     return found
 
@@ -83,47 +116,43 @@ def _limits(
     return low, high
 
 
-def scene_data(cast: ReplayScene) -> dict[str, Any]:
-    """The solids of a cast: each surface once, each solid in as many parts as agents move it."""
-    scene = cast.scene
-    assert scene is not None
-    columns = {k: column for column, k in enumerate(moving(scene))}
-    shapes: list[dict[str, Any]] = []
-    numbers: dict[tuple[int, int, int], int] = {}
-    parts = []
-    still = scene.resting
-    for k, solid in enumerate(scene.solids):
-        colors = cast.color(solid)
-        bands = scene.shapes[solid.shape].bands(max(1, len(colors)))
-        for band, shape in enumerate(bands):
-            key = (solid.shape, band, len(bands))
-            if key not in numbers:
-                numbers[key] = len(shapes)
-                shapes.append({"vertices": shape.vertices, "normals": shape.normals, "triangles": shape.triangles})
-            parts.append(
-                {
-                    "shape": numbers[key],
-                    "column": columns.get(k, -1),
-                    "pose": None if solid.moves else still[k].tolist(),
-                    "color": colors[band] if colors else None,
-                    "owner": solid.owners[band] if colors else None,
-                    "solid": solid.name,
-                    "opacity": solid.color[3],
-                }
-            )
-    floors = [
-        {"position": floor.position, "quaternion": floor.quaternion, "extents": floor.extents} for floor in scene.floors
+def scene_data(scene: ReplayScene) -> Spec | None:
+    """The solids: each shape once, each surface with where it is; None where there are none."""
+    geometry = scene.geometry
+    if geometry is None:
+        return None
+    columns = {k: column for column, k in enumerate(scene.moving)}
+    shapes = {surface.key: surface.shape for surface in scene.surfaces}
+    numbers = {key: number for number, key in enumerate(shapes)}
+    parts = [
+        {
+            "shape": numbers[surface.key],
+            "column": columns.get(surface.solid, -1),
+            "pose": None if surface.solid in columns else geometry.resting[surface.solid].tolist(),
+            "color": surface.color,
+            "owner": surface.owner,
+            "solid": geometry.solids[surface.solid].name,
+            "opacity": geometry.solids[surface.solid].color[3],
+        }
+        for surface in scene.surfaces
     ]
-    return {"shapes": shapes, "parts": parts, "floors": floors, "columns": len(columns), "radius": scene.radius}
-
-
-def moving(scene: Scene) -> list[int]:
-    """The solids whose poses are sent, in their order."""
-    return [k for k, solid in enumerate(scene.solids) if solid.moves]
+    return {
+        "shapes": [
+            {"vertices": shape.vertices, "normals": shape.normals, "triangles": shape.triangles}
+            for shape in shapes.values()
+        ],
+        "parts": parts,
+        "floors": [
+            {"position": floor.position, "quaternion": floor.quaternion, "extents": floor.extents}
+            for floor in geometry.floors
+        ],
+        "columns": len(columns),
+        "radius": geometry.radius,
+    }
 
 
 class PngBlock:
-    """PngBlock as PNG, one after the other in one block, each different one once."""
+    """Pictures as PNG, one after the other in one block, each different one once."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -150,22 +179,22 @@ class PngBlock:
         return b"".join(self._parts)
 
 
-def stills(cast: ReplayScene, episode: Episode, frames: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3): pictures of some frames of a cast without a scene; a game of states is drawn here."""
-    if isinstance(cast.env, SampledGame):
+def stills(scene: ReplayScene, episode: Episode, frames: Sequence[int]) -> Frames:
+    """Pictures of some frames of an environment without solids; a game of states is drawn here."""
+    if isinstance(scene.env, SampledGame):
         from workbench.jupyter.replay.game_board import draw_game
 
-        return draw_game(cast.env, episode, frames)
-    pictures: npt.NDArray[np.uint8] = episode.sights[list(frames)]
+        return draw_game(scene.env, episode, frames)
+    pictures: Frames = episode.sights[list(frames)]
     return pictures
 
 
-def episode_data(cast: ReplayScene, episode: Episode, pictures: PngBlock) -> dict[str, Any]:
+def episode_data(scene: ReplayScene, episode: Episode, pictures: PngBlock) -> Spec:
     """One episode, its arrays still as arrays."""
-    shown: dict[str, Any]
-    if cast.scene is not None:
-        shown = {"poses": cast.scene.poses(episode.sights)[:, moving(cast.scene)]}
-    elif cast.kind == "game":
+    shown: Spec
+    if scene.geometry is not None:
+        shown = {"poses": scene.geometry.poses(episode.sights)[:, scene.moving]}
+    elif scene.kind == "game":
         shown = {"states": episode.sights}
     else:
         shown = {"pictures": [pictures.add(picture) for picture in episode.sights]}
@@ -174,7 +203,7 @@ def episode_data(cast: ReplayScene, episode: Episode, pictures: PngBlock) -> dic
         "frames": len(episode) + 1,
         "rewards": episode.rewards,
         "terms": [[term_label(name), values] for name, values in episode.terms.items()],
-        "actions": [episode.actions[agent] for agent in cast.env.agents],
+        "actions": [episode.actions[agent] for agent in scene.env.agents],
         "end": episode.end,
         "before": episode.before,
         "returned": episode.returned,
@@ -188,9 +217,3 @@ def term_label(name: str) -> str:
     ('forward', 'x velocity', 'reward agent_0')
     """
     return name.removeprefix("reward_").replace("_", " ") if "/" not in name else name.replace("/", " ")
-
-
-def packed(spec: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """A spec with all arrays moved into one block of float32, and the block."""
-    block = ArrayBlock()
-    return block.pack(spec), block.bytes()

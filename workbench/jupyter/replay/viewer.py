@@ -14,17 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workbench.envs.base import TeamEnv
 from workbench.envs.sampled_game import SampledGame
-from workbench.episodes import Episode, Player, RunPlayer, play, player_of, replay_rollout
+from workbench.episodes import Episode
 from workbench.errors import SnapshotUnsupported, file_to_write
-from workbench.jupyter.replay.page_data import PngBlock, ReplayScene, agents_of, episode_data, packed, scene_data
+from workbench.jupyter.assets import ArrayBlock
+from workbench.jupyter.replay.page_data import PngBlock, ReplayScene, agents_of, episode_data, scene_data
 from workbench.jupyter.replay.player_widget import SHOWN, PlayerWidget
-from workbench.past import recorded_moments, rollout_of
 from workbench.state import State
-from workbench.trainer import Trainer
+
+if TYPE_CHECKING:
+    from workbench.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ class Replay:
     """
 
     def __init__(
-        self, cast: ReplayScene, takes: Sequence[Take], ghost: Take | None = None, ghost_cast: ReplayScene | None = None
+        self,
+        scene: ReplayScene,
+        takes: Sequence[Take],
+        ghost: Take | None = None,
+        ghost_scene: ReplayScene | None = None,
     ):
         if not takes or not all(take.episodes for take in takes):
             raise ValueError("there is no episode to show.")
-        self.cast, self.takes, self.ghost = cast, tuple(takes), ghost
-        self._ghost_cast = ghost_cast or cast
+        self.scene, self.takes, self.ghost = scene, tuple(takes), ghost
+        self.ghost_scene = ghost_scene or scene
         self._at = {"take": len(self.takes) - 1, "episode": 0, "frame": 0}
         self._players: list[PlayerWidget] = []
         self.forks: list[Trainer] = []
@@ -134,7 +139,7 @@ class Replay:
             raise ValueError(f"the episode {played.end} in frame {at}: nothing follows it. Start at an earlier frame.")
         if played.place is None:
             raise SnapshotUnsupported(
-                f"{type(self.cast.env).__name__} cannot be copied one at a time: see TeamEnv.snapshot and select."
+                f"{type(self.scene.env).__name__} cannot be copied one at a time: see TeamEnv.snapshot and select."
             )
         fork = chosen.trainer.start_at(played.place, played.actions_before(at), chosen.state)
         self.forks.append(fork)
@@ -150,7 +155,7 @@ class Replay:
     @property
     def title(self) -> str:
         """Who plays where."""
-        env = self.cast.env
+        env = self.scene.env
         description = env.description or {}
         if description.get("kind") == "mujoco":
             return " ".join(filter(None, (description["scenario"], description.get("agent_conf"))))
@@ -161,24 +166,25 @@ class Replay:
         pictures = PngBlock()
         startable = any(take.trainer is not None and take.episodes[0].place is not None for take in self.takes)
         spec: dict[str, Any] = {
-            "kind": self.cast.kind,
+            "kind": self.scene.kind,
             "title": self.title,
-            "seconds": self.cast.seconds,
-            "agents": agents_of(self.cast, [episode for take in self.takes for episode in take.episodes]),
-            "takes": [self._take_data(self.cast, take, pictures) for take in self.takes],
-            "ghost": None if self.ghost is None else self._take_data(self._ghost_cast, self.ghost, pictures),
+            "seconds": self.scene.seconds,
+            "agents": agents_of(self.scene, [episode for take in self.takes for episode in take.episodes]),
+            "takes": [self._take_data(self.scene, take, pictures) for take in self.takes],
+            "ghost": None if self.ghost is None else self._take_data(self.ghost_scene, self.ghost, pictures),
             "startable": startable,
         }
-        if isinstance(self.cast.env, SampledGame):
-            spec["states"] = self.cast.env.game.n_states
-        if self.cast.scene is not None:
-            spec["scene"] = scene_data(self.cast)
-            spec["ghostScene"] = None if self.ghost is None else scene_data(self._ghost_cast)
-        return *packed(spec), pictures.bytes()
+        if isinstance(self.scene.env, SampledGame):
+            spec["states"] = self.scene.env.game.n_states
+        if self.scene.geometry is not None:
+            spec["scene"] = scene_data(self.scene)
+            spec["ghostScene"] = None if self.ghost is None else scene_data(self.ghost_scene)
+        block = ArrayBlock()
+        return block.pack(spec), block.bytes(), pictures.bytes()
 
     @staticmethod
-    def _take_data(cast: ReplayScene, take: Take, pictures: PngBlock) -> dict[str, Any]:
-        return {"label": take.label, "episodes": [episode_data(cast, episode, pictures) for episode in take.episodes]}
+    def _take_data(scene: ReplayScene, take: Take, pictures: PngBlock) -> dict[str, Any]:
+        return {"label": take.label, "episodes": [episode_data(scene, episode, pictures) for episode in take.episodes]}
 
     def widget(self) -> PlayerWidget:
         """The player, to be put among other widgets."""
@@ -241,138 +247,3 @@ class Replay:
         counts += [f"{takes} moments in training"] if takes > 1 else []
         counts += [f"ghost: {self.ghost.label}"] if self.ghost is not None else []
         return f"Replay of {self.title}: {', '.join(counts)}"
-
-
-# --- making one -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PlayOptions:
-    """PlayOptions episodes are played, the same for all who play: ``replay`` explains them."""
-
-    episodes: int
-    deterministic: bool
-    seed: int
-    max_steps: int | None
-
-    def play(self, env: TeamEnv, player: Player) -> tuple[Episode, ...]:
-        return tuple(play(env, player, self.episodes, seed=self.seed, max_steps=self.max_steps))
-
-    def player(self, policy: Any, env: TeamEnv) -> Player:
-        return player_of(policy, env, deterministic=self.deterministic, seed=self.seed)
-
-
-def of_trainer(
-    trainer: Trainer,
-    episodes: int,
-    deterministic: bool,
-    *,
-    seed: int,
-    past: Any,
-    ghost: Any,
-    max_steps: int | None,
-) -> Replay:
-    """``Trainer.replay``."""
-    state = trainer._state
-    how = PlayOptions(episodes, deterministic, seed, max_steps)
-    takes = []
-    for moment in [*recorded_moments(trainer.past, past, state), state]:
-        player = RunPlayer(trainer._setup, moment, deterministic=deterministic, seed=seed)
-        takes.append(Take(moment_label(moment), how.play(trainer.env, player), trainer, moment))
-    return _with_ghost(ReplayScene.of(trainer.env), takes, ghost, how)
-
-
-def moment_label(state: State) -> str:
-    """A moment in training, in words."""
-    within = "" if state.phase == "collect" else f", {state.phase.replace('_', ' ')}"
-    return f"iteration {state.iteration}{within} · {state.env_steps:,} env steps"
-
-
-def of_rollout(trainer: Trainer, env: int, start: int, stop: int | None, iteration: int | None) -> Replay:
-    """``Trainer.replay_rollout``."""
-    before, rollout = rollout_of([*trainer.past, trainer._state], iteration)
-    last = rollout.n_steps if stop is None else stop
-    for name, value, end in (("env", env, trainer.env.n_envs - 1), ("start", start, rollout.n_steps - 1)):
-        if not 0 <= value <= end:
-            raise ValueError(f"{name} is {value!r}; expected 0 to {end}.")
-    if not start < last <= rollout.n_steps:
-        raise ValueError(f"stop is {stop!r}; expected {start + 1} to {rollout.n_steps}, the steps of a rollout.")
-    pieces = replay_rollout(trainer._setup, before, rollout, env, start, last)
-    label = f"rollout of iteration {before.iteration}, environment {env}"
-    return Replay(ReplayScene.of(trainer.env), [Take(label, tuple(pieces), trainer, before)])
-
-
-def replay(
-    policy: Any,
-    env: TeamEnv | None = None,
-    episodes: int = 1,
-    deterministic: bool = True,
-    *,
-    seed: int = 0,
-    ghost: Any = None,
-    max_steps: int | None = None,
-) -> Replay:
-    """Episodes played by ``policy`` in fresh copies of ``env``, to watch.
-
-    policy         a trainer, what ``wb.load_policies`` returns, a function from {agent: observations (n, …)} to
-                   {agent: actions (n, …)}, or {label: any of these}, which a second scrubber goes through
-    env            the environment; by default the trainer's own, or that which the policies were exported with
-    episodes       how many; episode k starts as every one with ``seed + k`` does
-    deterministic  every agent's most probable action; else actions are drawn
-    ghost          another policy, shown translucent in the same scene from the same start
-    max_steps      where to stop an episode that has not ended by then
-
-    Raises ``ValueError`` for an environment that shows nothing, and for a ghost of another scene.
-    """
-    several = policy if isinstance(policy, Mapping) else {_label(policy): policy}
-    if not several:
-        raise ValueError("policy is an empty mapping; expected {label: policy}, at least one.")
-    where = env if env is not None else _env_of(next(iter(several.values())))
-    how = PlayOptions(episodes, deterministic, seed, max_steps)
-    takes = []
-    for label, one in several.items():
-        played = how.play(where, how.player(one, where))
-        trainer = one if isinstance(one, Trainer) and (env is None or env is one.env) else None
-        takes.append(Take(str(label), played, trainer, None if trainer is None else trainer._state))
-    return _with_ghost(ReplayScene.of(where), takes, ghost, how)
-
-
-def _with_ghost(cast: ReplayScene, takes: Sequence[Take], ghost: Any, how: PlayOptions) -> Replay:
-    if ghost is None:
-        return Replay(cast, takes)
-    label, policy = next(iter(ghost.items())) if isinstance(ghost, Mapping) else (_label(ghost), ghost)
-    ghost_env = policy.env if isinstance(policy, Trainer) else cast.env
-    ghost_cast = ReplayScene.of(ghost_env)
-    if not _same_scene(cast, ghost_cast):
-        raise ValueError(
-            f"the ghost plays in {ghost_env!r}, which is another scene than {cast.env!r}: its solids differ."
-        )
-    played = how.play(ghost_env, how.player(policy, ghost_env))
-    return Replay(cast, takes, Take(str(label), played), ghost_cast)
-
-
-def _same_scene(cast: ReplayScene, other: ReplayScene) -> bool:
-    if cast.scene is None or other.scene is None:
-        return cast.scene is other.scene
-    ours, theirs = ([(solid.name, solid.shape) for solid in each.scene.solids] for each in (cast, other))  # type: ignore[union-attr]
-    return ours == theirs
-
-
-def _label(policy: Any) -> str:
-    if isinstance(policy, Trainer):
-        return f"{policy.method}, {moment_label(policy._state)}"
-    about = getattr(policy, "about", None)
-    if isinstance(about, Mapping):
-        return f"{about['method']} after {about['env_steps']:,} env steps"
-    return str(getattr(policy, "__name__", type(policy).__name__))
-
-
-def _env_of(policy: Any) -> TeamEnv:
-    from workbench import envs
-
-    if isinstance(policy, Trainer):
-        return policy.env
-    about = getattr(policy, "about", None) or {}
-    if about.get("env") is None:
-        raise ValueError("env is missing: give the environment to play in, as in wb.replay(policy, env).")
-    return envs.make(**{**about["env"], "n_envs": 1})
