@@ -22,9 +22,9 @@ from workbench.envs.workers import WorkerError
 from workbench.episodes import rendering
 from workbench.errors import UnknownNameError, WorkbenchError
 from workbench.jupyter import look
+from workbench.jupyter.cells import ClosedOnRerun
 from workbench.jupyter.replay.film import film
 from workbench.jupyter.replay.filmstrip import filmstrip
-from workbench.jupyter.replay.player_widget import ClosedOnRerun
 from workbench.jupyter.replay.viewer import Replay
 
 

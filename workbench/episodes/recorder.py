@@ -49,7 +49,7 @@ class Episode:
 
     @property
     def total(self) -> float:
-        """The undiscounted return, as far as the episode goes here."""
+        """The undiscounted return up to the last frame."""
         return self.returned + float(self.rewards.sum())
 
     def actions_before(self, frame: int) -> list[dict[str, npt.NDArray[Any]]]:
@@ -58,7 +58,7 @@ class Episode:
 
 
 class EpisodeRecorder:
-    """What one environment shows, step by step, until its episode ends."""
+    """Keeps what one environment shows, step by step, until its episode ends."""
 
     def __init__(self, sight: Any, place: EpisodeSnapshot | None, before: int = 0, returned: float = 0.0) -> None:
         self.sights = [sight]
@@ -115,19 +115,19 @@ def _play_together(env: TeamEnv, player: Player, seed: int, max_steps: int) -> l
     step = env.reset(seed=seed)
     player.begin(env.n_envs)
     sights = seen(env)
-    reels = [EpisodeRecorder(sights[i], place) for i, place in enumerate(_places(env, step))]
+    recorders = [EpisodeRecorder(sights[i], place) for i, place in enumerate(_places(env, step))]
     going = np.ones(env.n_envs, np.bool_)
     for _ in range(max_steps):
         actions = player.act(step)
         step = env.step(actions)
         sights = seen(env)
         for i in np.flatnonzero(going):
-            reels[i].add(step, actions, sights[i], int(i))
+            recorders[i].add(step, actions, sights[i], int(i))
         player.forget(np.flatnonzero(step.done))
         going &= ~step.done
         if not going.any():
             break
-    return [reel.episode() for reel in reels]
+    return [recorder.episode() for recorder in recorders]
 
 
 def _places(env: TeamEnv, step: TimeStep) -> list[EpisodeSnapshot | None]:
@@ -172,24 +172,24 @@ def replay_rollout(setup: Setup, before: State, rollout: Rollout, env: int, firs
         remembering = RecurrentMemories(setup, before, *memories)
         step = running.current.select([env])
         pieces: list[Episode] = []
-        reel: EpisodeRecorder | None = None
+        recorder: EpisodeRecorder | None = None
         for t in range(last):
-            if t >= first and reel is None:
+            if t >= first and recorder is None:
                 place = EpisodeSnapshot(alone.snapshot(), step, length, returned, *remembering.memories)
                 # Restored, it shows the beginning of this episode, no longer the end of the one before.
                 alone.restore(place.snapshot)
-                reel = EpisodeRecorder(seen(alone)[0], place, length, returned)
+                recorder = EpisodeRecorder(seen(alone)[0], place, length, returned)
             remembering.look(step)
             actions = {agent: rows[t : t + 1] for agent, rows in taken.items()}
             step = alone.step(actions)
             length, returned = length + 1, returned + float(step.reward[0])
-            if reel is not None:
-                reel.add(step, actions, seen(alone)[0], 0)
+            if recorder is not None:
+                recorder.add(step, actions, seen(alone)[0], 0)
             if step.done[0]:
                 length, returned = 0, 0.0
                 remembering.forget()
-                pieces += [] if reel is None else [reel.episode()]
-                reel = None
+                pieces += [] if recorder is None else [recorder.episode()]
+                recorder = None
     finally:
         alone.close()
-    return pieces if reel is None else [*pieces, reel.episode()]
+    return pieces if recorder is None else [*pieces, recorder.episode()]

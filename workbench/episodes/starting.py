@@ -39,7 +39,7 @@ class EpisodeSnapshot:
 
 
 class RecurrentMemories:
-    """What the recurrent networks of a run remember while one environment goes its way; nothing for other networks."""
+    """The recurrent networks' memories while one environment is stepped; empty for other networks."""
 
     def __init__(self, setup: Setup, state: State, memory: Memories, critic_memory: Memories) -> None:
         self._setup, self._state = setup, state

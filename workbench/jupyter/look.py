@@ -48,11 +48,7 @@ FONT_SIZE, TITLE_SIZE, TICK_SIZE = 12, 14, 11
 LINE_WIDTH = 1.8
 WIDTH, HEIGHT, PANEL_HEIGHT = 860, 360, 220  # pixels: a stored figure; the axes of a panel in it
 
-TEMPLATE_NAMES: dict[Theme, str] = {
-    "light": "workbench",
-    "dark": "workbench_dark",
-    "neutral": "workbench_neutral",
-}
+TEMPLATE_NAMES: dict[Theme, str] = {"light": "workbench", "dark": "workbench_dark", "neutral": "workbench_neutral"}
 
 
 @dataclass(frozen=True, slots=True)

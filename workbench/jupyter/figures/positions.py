@@ -47,7 +47,7 @@ def newest(run: RunColumns) -> Positions:
     iterations = {unit: run.updates_of(unit, "iteration")[row] for unit, row in last.items() if row is not None}
     units = [unit for unit, iteration in iterations.items() if iteration == max(iterations.values())]
     units.sort(key=lambda unit: run.updates_of(unit, "position")[last[unit]])
-    # The order may be that of this very iteration, with those who are left at its end.
+    # The order may be that of this very iteration, with the agents still to be updated at its end.
     places = run.order if list(run.order[: len(units)]) == units else tuple(units)
     columns = {}
     for name in NUMBERS:
@@ -79,13 +79,13 @@ def clipped_and_effective(run: RunColumns) -> Plot:
         return empty(title, "nothing yet: no agent has been updated")
     if not np.isfinite(at.columns["clipped_fraction"]).any():  # a method that does not clip
         return effective_sample_size(run)
-    if len(at.units) == 1:  # nobody precedes
+    if len(at.units) == 1:  # no predecessors
         return clipped_fraction(run)
     traces = _effective(run, at)
     effective = {"title": {"text": "ESS"}, **_below_one(traces), "nticks": 4}
     clipped = {"title": {"text": "clipped"}, **_from_zero(at.columns["clipped_fraction"]), "nticks": 4}
     traces.append(_bars(run, at, "clipped_fraction", "y2"))
-    return Plot(title, traces, place_axis(run, at.units), effective, yaxis2=clipped, notes=[_told("top")])
+    return Plot(title, traces, place_axis(run, at.units), effective, yaxis2=clipped, notes=[_reference_note("top")])
 
 
 def clipped_fraction(run: RunColumns) -> Plot:
@@ -106,7 +106,7 @@ def effective_sample_size(run: RunColumns) -> Plot:
         return empty(title, "nothing yet: no agent has been updated")
     traces = _effective(run, at)
     scale = {"title": {"text": "(Σw)² / (N·Σw²)"}, **_below_one(traces)}
-    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_told("top")])
+    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_reference_note("top")])
 
 
 def _below_one(traces: list[Spec]) -> Spec:
@@ -134,7 +134,7 @@ def m_variance(run: RunColumns) -> Plot:
     traces = [reference, _marks(run, at, "m_variance", "Var(M)")]
     scale = {"title": {"text": "Var(M), with Var(A) first"}}
     title = "Variance of M by position in the order"
-    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_told("bottom")])
+    return Plot(title, traces, place_axis(run, at.units), scale, notes=[_reference_note("bottom")])
 
 
 def _known(run: RunColumns, at: Positions, column: str) -> Spec:
@@ -195,7 +195,7 @@ def _reference(x: Floats, y: Floats, formula: str) -> Spec:
     }
 
 
-def _told(side: str) -> Spec:
+def _reference_note(side: str) -> Spec:
     """What the dashed line is, in the corner that the curves leave free."""
     at = {"xref": "x domain", "x": 1, "xanchor": "right", "yref": "y domain", "y": float(side == "top")}
     words = {"text": f"dashed: {INDEPENDENT}", "font": {"size": look.TICK_SIZE, "color": NEUTRAL}}

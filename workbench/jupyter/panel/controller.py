@@ -1,4 +1,4 @@
-"""What may be done to a session's trainers, by code or from the page; what became of it is said in one line."""
+"""What may be done to a session's trainers, by code or from the page, and what the status line says about it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import unknown_name
 from workbench.events import AgentUpdated, CriticUpdated, Event
+from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.run_columns import unit_label
 from workbench.jupyter.panel.history_buffer import HistoryBuffer
 from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal, TrainingThread
 
+if TYPE_CHECKING:
+    from workbench.trainer import Trainer
+
 Names = tuple[str, ...]
+Result = TypeVar("Result")
 
 BACK = ("agent", "iteration")
 NUMBERS = (
@@ -40,10 +45,10 @@ class SessionController:
     """The runs of a session, the worker that steps the active one, and the message of the status line.
 
     Methods that change a trainer are to be called between two phases: ``submit`` and ``do`` see to that. ``on_change``
-    is called, in any thread, after whatever may be worth showing.
+    is called, in any thread, when there may be something new to show.
     """
 
-    def __init__(self, trainer: Any, name: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, trainer: Trainer, name: str, on_change: Callable[[], None]) -> None:
         self.buffers = {name: HistoryBuffer(trainer, name)}
         self._ends: list[Callable[[], object]] = []
         self.active = name
@@ -61,7 +66,7 @@ class SessionController:
         self._watch(trainer)
 
     @property
-    def trainer(self) -> Any:
+    def trainer(self) -> Trainer:
         """The trainer of the active run."""
         return self.buffers[self.active].trainer
 
@@ -94,10 +99,10 @@ class SessionController:
         self.message = Message.of(text or first, error)
         self.on_change()
 
-    def _watch(self, trainer: Any) -> None:
-        """Hear of listeners that fail, for as long as this is there to be told."""
-        told = weakref.WeakMethod(self._listener_failed)
-        end = trainer.on_listener_failure(lambda listener, error: (method := told()) and method(listener, error))
+    def _watch(self, trainer: Trainer) -> None:
+        """Hear of listeners that fail, as long as this controller exists."""
+        failed = weakref.WeakMethod(self._listener_failed)
+        end = trainer.on_listener_failure(lambda listener, error: (method := failed()) and method(listener, error))
         self._ends = [*self._ends, weakref.finalize(self, end)]
 
     def _listener_failed(self, listener: object, error: Exception) -> None:
@@ -126,7 +131,7 @@ class SessionController:
         self.worker.pursue(goal)
 
     def refuse_while_running(self, what: str) -> None:
-        """Raise where a step would get in the way of the training under way."""
+        """Raise while it trains: a step would interfere."""
         if self.worker.goal is not None:
             raise RuntimeError(f"it is training; pause() before {what}().")
 
@@ -136,10 +141,10 @@ class SessionController:
         if goal is not None and goal.kind != "steps":
             self.events.append(event)
         if goal is not None and goal.reached(event):
-            self.say(f"Done: {event.env_steps:,} env steps." if goal.kind == "steps" else self._told(event))
+            self.say(f"Done: {event.env_steps:,} env steps." if goal.kind == "steps" else self._summary(event))
         return event
 
-    def _told(self, event: Event) -> str:
+    def _summary(self, event: Event) -> str:
         """What a step came to."""
         if isinstance(event, AgentUpdated):
             place = f"{event.position + 1} of {len(self.trainer.units)}"
@@ -156,7 +161,7 @@ class SessionController:
 
     # --- what is done between two phases ------------------------------------------------------------------------------
 
-    def evaluate(self, episodes: int) -> Any:
+    def evaluate(self, episodes: int) -> Floats:
         """Returns (episodes,) of whole episodes with the policies as they are."""
         self.evaluating = True
         self.on_change()
@@ -183,7 +188,7 @@ class SessionController:
             following = f"update of {unit_label(trainer.env.agents, trainer.remaining[0])}"
         self.say(f"Back in iteration {trainer.iteration}; next: {following}.")
 
-    def fork(self, name: str | None, changes: dict[str, Any]) -> Any:
+    def fork(self, name: str | None, changes: dict[str, Any]) -> Trainer:
         """A copy of the active run, which is the active one then."""
         if name in self.buffers:
             raise ValueError(f"there is a run {name!r} already; choose another name.")
@@ -203,13 +208,17 @@ class SessionController:
         self.active = name
         self.say(f"The panel drives {name} now.")
 
+    def _set(self, name: str, value: object) -> None:
+        """Change the order or a setting, as a user does by hand."""
+        setattr(self.trainer, name, value)
+
     def _apply_order(self, asked: Names) -> None:
         trainer = self.trainer
         try:
             done: Names = ()
             if trainer.phase == "update_agent":
                 done = trainer.iteration_order[: len(trainer.iteration_order) - len(trainer.remaining)]
-            trainer.order = asked  # who is left goes on by it, and the next iteration begins by it
+            self._set("order", asked)  # also for the agents still to be updated in this iteration
         finally:
             self._asked_order = None
         missed = [unit for place, unit in enumerate(done) if asked.index(unit) != place]
@@ -229,7 +238,7 @@ class SessionController:
     def _apply_rule(self, rule: str) -> None:
         if rule == OWN:
             return
-        self.trainer.order = self.state().order if rule == ARRANGED else rule
+        self._set("order", self.state().order if rule == ARRANGED else rule)
         since = "who is left in this iteration on" if self.trainer.phase == "update_agent" else "the next iteration on"
         self.say(f"Order: {rule.replace('_', '-')}, from {since}.")
 
@@ -238,7 +247,7 @@ class SessionController:
         try:
             with contextlib.suppress(TypeError, ValueError):
                 value = float(value)
-            setattr(trainer, setting, value)
+            self._set(setting, value)
         finally:
             self._asked_value = None
         following = "the next agent"
@@ -248,14 +257,14 @@ class SessionController:
 
     # --- having it done -----------------------------------------------------------------------------------------------
 
-    def do(self, action: Callable[[], Any]) -> Any:
-        """Have something done between two phases, and wait for what comes of it."""
+    def do(self, action: Callable[[], Result]) -> Result:
+        """Have something done between two phases, and wait for its result."""
         try:
             return self.worker.submit(action).result()
         finally:
             self.on_change()
 
-    def submit(self, action: Callable[[], Any], key: str | None = None) -> None:
+    def submit(self, action: Callable[[], object], key: str | None = None) -> None:
         """Have something done between two phases, and return; if it fails, the status line says so."""
         self.worker.submit(action, key).add_done_callback(self._report)
         self.on_change()
@@ -270,10 +279,10 @@ class SessionController:
         self.say(f"Paused in iteration {self.trainer.iteration}.")
 
     def step(self, what: str) -> None:
-        """Go on to the end of the next "agent" update, or of the "iteration"."""
+        """Go on by one "phase", to the end of the next "agent" update, or of the "iteration"."""
         self.refuse_while_running("step")
-        end = "the next agent’s update" if what == "agent" else "the iteration"
-        self.begin(Goal(what), f"On to the end of {end} …")
+        end = {"agent": "next agent’s update", "iteration": "iteration"}.get(what, what)
+        self.begin(Goal(what), f"On to the end of the {end} …")
 
     def ask_pause(self) -> None:
         """Pause after the phase under way."""

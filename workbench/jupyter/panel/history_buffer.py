@@ -1,4 +1,4 @@
-"""What a live view remembers of a run: its tables, kept up event by event, so that no frame reads them all again."""
+"""A run's tables, appended to event by event, so that no frame of a live view reads them all again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Table:
 
 
 class HistoryBuffer:
-    """Follows one trainer, whoever steps it, and gives its ``RunColumns`` at any time.
+    """Follows one trainer and gives its ``RunColumns`` at any time.
 
     After a rewind, or where it missed something, it reads the trainer's own tables once.
     """
@@ -64,7 +64,7 @@ class HistoryBuffer:
         self.name = name
         self._lock = threading.RLock()
         self._rebuild()
-        hear = weakref.WeakMethod(self._hear)  # the trainer keeps no buffer alive that nobody reads
+        hear = weakref.WeakMethod(self._hear)  # a trainer keeps no unused buffer alive
         self.close = weakref.finalize(self, trainer.subscribe(lambda event: (method := hear()) and method(event)))
 
     def _rebuild(self) -> None:

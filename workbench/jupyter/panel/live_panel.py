@@ -59,7 +59,7 @@ class LivePanel:
         self._controller = controller
         self._scale: m_distributions.Scale = "auto"
         self._speed = Speed()
-        self._told: object = None
+        self._shown: object = None
         self._heard = -ANSWERS_APART
         self._control_frames = FrameScheduler(self._flush_controls, self._controls_failed)
         self.permutation = Permutation(self._hear_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
@@ -74,10 +74,10 @@ class LivePanel:
         self._flush_controls()
 
     def changed(self) -> None:
-        """Show what is new, as soon as the page can take it."""
+        """Show what has changed, as soon as the page can draw it."""
         state = self._controller.state()
-        told = (state.message, state.trouble, state.asked_order, state.asked_value, state.running, state.active)
-        self._told, urgent = told, told != self._told  # what the user waits for
+        shown = (state.message, state.trouble, state.asked_order, state.asked_value, state.running, state.active)
+        self._shown, urgent = shown, shown != self._shown  # what the user waits for
         for scheduler in self._schedulers:
             scheduler.gentle = state.running
             scheduler.poke(urgent and scheduler is self._control_frames)
@@ -190,8 +190,8 @@ class LivePanel:
     def _controls_failed(self, error: Exception) -> None:
         self.failure = error
         said = Message.of(f"The panel failed, training goes on: {one_line(error)}", error)
-        told = {"message": said.text, "error": True, "traceback": said.traceback}
-        self.status.state = {**self.status.state, **told}
+        failure = {"message": said.text, "error": True, "traceback": said.traceback}
+        self.status.state = {**self.status.state, **failure}
 
     def _show_setting(self, state: PanelState) -> None:
         shown = state.setting

@@ -24,7 +24,7 @@ MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; 
 
 
 class LivePlot(anywidget.AnyWidget):
-    """A figure in the page, or in several places of it. ``draw`` shows the newest; nobody need see those before it.
+    """A figure in the page, or in several places of it. ``draw`` shows the newest; earlier ones may be skipped.
 
     widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
     drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
@@ -41,7 +41,7 @@ class LivePlot(anywidget.AnyWidget):
     traceback = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_message: Callable[[], None] = lambda: None) -> None:
-        """``on_message`` is called, in whatever thread, when a page has drawn a frame or has another width."""
+        """``on_message`` is called, in any thread, when a page has drawn a frame or has another width."""
         self.sent = 0
         self.drawn = 0
         self.took = 0.0
@@ -75,7 +75,7 @@ class LivePlot(anywidget.AnyWidget):
         return True
 
     def complain(self, message: Message) -> None:
-        """Say under the figure what went wrong; an empty message takes it back."""
+        """Say under the figure what went wrong; an empty message clears it."""
         with self.hold_sync():
             self.error, self.traceback = message.text, message.traceback
 

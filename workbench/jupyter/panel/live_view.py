@@ -1,4 +1,4 @@
-"""``LiveView``: one view in a cell of its own, drawn anew while its trainers train, whoever steps them."""
+"""``LiveView``: one view in a cell of its own, drawn anew while its trainers train."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from workbench.jupyter import look
+from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.drawings import Drawing
 from workbench.jupyter.figures.record import Record
 from workbench.jupyter.figures.run_columns import named
 from workbench.jupyter.look import Spec
 from workbench.jupyter.panel.history_buffer import HistoryBuffer
 from workbench.jupyter.panel.live_plot import LiveFigure
-from workbench.jupyter.panel.stored_record import CellHooks, StoredRecord
+from workbench.jupyter.panel.stored_record import StoredRecord
 
 
 class LiveView:
@@ -43,9 +44,9 @@ class LiveView:
         self._figure.frames.gentle = True
         self._shown = StoredRecord(self.record, self._figure.failed)
         self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
-        told = weakref.WeakMethod(self._changed)  # a trainer keeps no view alive
+        changed = weakref.WeakMethod(self._changed)  # a trainer keeps no view alive
         self._ends: list[Callable[[], object]] = [
-            weakref.finalize(self, buffer.trainer.subscribe(lambda event: (method := told()) and method()))
+            weakref.finalize(self, buffer.trainer.subscribe(lambda event: (method := changed()) and method()))
             for buffer in self._buffers
         ]
 

@@ -1,7 +1,7 @@
 """``Session``: a trainer in a live panel, driven by buttons and by code alike.
 
 One thread steps the trainer; what buttons and code ask for is done between two phases, in the order in which it came,
-and the status line says what became of it. Cells return at once, so that the notebook stays usable while it trains.
+and the status line says how it went. Cells return at once, so that the notebook stays usable while it trains.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from workbench.errors import unknown_name
 from workbench.events import Events
+from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.m_distributions import Kind
 from workbench.jupyter.figures.record import Record
 from workbench.jupyter.panel.controller import SessionController
 from workbench.jupyter.panel.live_panel import LivePanel
-from workbench.jupyter.panel.stored_record import CellHooks, StoredRecord
+from workbench.jupyter.panel.stored_record import StoredRecord
 from workbench.jupyter.panel.training_thread import KINDS, Goal
 
 _OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -117,8 +118,7 @@ class Session:
         """Go on by one "phase", to the end of the next "agent" update, or of the "iteration"; returns the events."""
         if what not in KINDS:
             raise unknown_name("step", what, KINDS)
-        self._controller.refuse_while_running("step")
-        self._controller.begin(Goal(what), f"On to the end of the {what} …")
+        self._controller.step(what)
         self._settle()
         self._raise()
         return Events(self._controller.events)
@@ -174,7 +174,7 @@ class Session:
         _OPEN.discard(self)
 
     def _settle(self, timeout: float | None = None) -> bool:
-        """Wait for the worker, with the page kept up to date as far as a busy kernel can; an interrupt pauses."""
+        """Wait for the worker, and keep the page up to date as well as a busy kernel can; an interrupt pauses."""
         worker = self._controller.worker
         self._panel.unattended(True)
         try:

@@ -1,8 +1,7 @@
-"""What a session leaves in the notebook, and when: the record under a live panel, and calls around each cell."""
+"""The record below a live panel or view: what stays in the notebook, and when it is drawn anew."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import weakref
@@ -12,7 +11,7 @@ from typing import Any
 from workbench.jupyter.figures.record import Record
 
 DELAY = 1.5  # seconds of rest before the record is drawn anew
-LOOK_AGAIN = 5.0  # seconds until a thread at rest sees that whatever it would draw is gone
+LOOK_AGAIN = 5.0  # seconds until a waiting thread sees that no record is left
 
 
 class StoredRecord:
@@ -131,38 +130,3 @@ class RedrawQueue:
 
 
 _REDRAWS = RedrawQueue()
-
-
-class CellHooks:
-    """Calls ``before`` and ``after`` around each cell of the notebook, where there is one, until closed.
-
-    ``inside`` is whether a cell is being run that began after this was made.
-    """
-
-    def __init__(self, before: Callable[[], None], after: Callable[[], None]) -> None:
-        self.inside = False
-        self._before, self._after = before, after
-        self._events: Any = None
-        with contextlib.suppress(ImportError):
-            from IPython.core.getipython import get_ipython
-
-            shell = get_ipython()
-            self._events = None if shell is None else shell.events
-        if self._events is not None:
-            self._events.register("pre_run_cell", self._enter)
-            self._events.register("post_run_cell", self._leave)
-
-    def _enter(self, *_: object) -> None:
-        self.inside = True
-        self._before()
-
-    def _leave(self, *_: object) -> None:
-        self.inside = False
-        self._after()
-
-    def close(self) -> None:
-        """Call nothing any more."""
-        if self._events is not None:
-            self._events.unregister("pre_run_cell", self._enter)
-            self._events.unregister("post_run_cell", self._leave)
-            self._events = None

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from workbench.events import AgentUpdated, CriticUpdated, Event
+
+Result = TypeVar("Result")
 
 KINDS = ("phase", "agent", "iteration")
 LINGER = 10.0  # seconds that a thread waits for more to do: new ones take new memory from the C library, megabytes each
@@ -53,7 +55,7 @@ class Command:
     Of commands with one ``key`` that follow each other only the newest is done; they share ``done``.
     """
 
-    action: Callable[[], Any]
+    action: Callable[[], object]
     key: str | None = None
     done: Future[Any] = field(default_factory=Future)
 
@@ -76,7 +78,7 @@ class TrainingThread:
     def __init__(
         self,
         step: Callable[[], Event],
-        evaluate: Callable[[int], Any],
+        evaluate: Callable[[int], object],
         on_change: Callable[[], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
@@ -96,7 +98,7 @@ class TrainingThread:
         """What is worked towards; None while paused."""
         return self._goal
 
-    def submit(self, action: Callable[[], Any], key: str | None = None) -> Future[Any]:
+    def submit(self, action: Callable[[], Result], key: str | None = None) -> Future[Result]:
         """Do something between two phases: at once where none is under way. Called from any thread."""
         command = Command(action, key)
         with self._changed:

@@ -35,14 +35,7 @@ class PlayOptions:
 
 
 def of_trainer(
-    trainer: Trainer,
-    episodes: int,
-    deterministic: bool,
-    *,
-    seed: int,
-    past: Any,
-    ghost: Any,
-    max_steps: int | None,
+    trainer: Trainer, episodes: int, deterministic: bool, *, seed: int, past: Any, ghost: Any, max_steps: int | None
 ) -> Replay:
     """``Trainer.replay``."""
     state = trainer._state

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from workbench.jupyter.replay.viewer import Replay
 
 
-GHOSTLY = 0.35  # opacity
-NOBODY = (0.7, 0.73, 0.77)
+GHOST_OPACITY = 0.35
+NO_OWNER = (0.7, 0.73, 0.77)
 
 
 def film(
@@ -64,13 +64,13 @@ def film(
     if geometry is None:
         known, where = np.unique(shown, return_inverse=True)
         return stills(scene, played, known.tolist())[where]
-    haunting = replay.ghost if ghost else None
-    theirs = None if haunting is None else haunting.episodes[min(episode, len(haunting.episodes) - 1)]
+    others = replay.ghost.episodes if ghost and replay.ghost is not None else ()
     parts, poses = _surfaces(scene, played, shown, 1.0)
     targets = geometry.poses(played.sights[shown])[:, scene.moving, :3].mean(1).astype(np.float64)
     targets[:, 2] = targets[:, 2].mean()
-    if theirs is not None:
-        more, further = _surfaces(replay.ghost_scene, theirs, np.minimum(shown, len(theirs)), GHOSTLY)
+    if others:
+        theirs = others[min(episode, len(others) - 1)]
+        more, further = _surfaces(replay.ghost_scene, theirs, np.minimum(shown, len(theirs)), GHOST_OPACITY)
         parts, poses = [*parts, *more], np.concatenate([poses, further], 1)
     floor = geometry.floors[0].position[2] if geometry.floors else None
     return render(Picture(tuple(parts), floor, geometry.radius, width, height, theme), poses, targets)
@@ -87,7 +87,7 @@ def _surfaces(
     poses[:, still] = geometry.resting[still]
     parts = []
     for surface in scene.surfaces:
-        color = _rgb(surface.color) if surface.color else NOBODY
+        color = _rgb(surface.color) if surface.color else NO_OWNER
         opaque = opacity * geometry.solids[surface.solid].color[3]
         parts.append(Part(surface.shape.vertices, surface.shape.triangles, (*color, opaque)))
     return parts, poses[:, [surface.solid for surface in scene.surfaces]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FRAMES = 5
 WIDTH, HEIGHT = look.WIDTH, 250  # pixels
-NOBODY = "#b4bac4"
+NO_OWNER = "#b4bac4"
 VIEW = np.array([0.3, -0.87, 0.39])  # from the scene to the eye, as the player begins
 LIGHT = np.array([0.35, -0.6, 1.0]) / np.linalg.norm([0.35, -0.6, 1.0])
 
@@ -86,7 +86,7 @@ def _triangles(scene: ReplayScene, episode: Episode, frames: list[int]) -> list[
             x, y, z, *turn = pose[surface.solid]
             placed = surface.shape.vertices @ _rotation(turn).T + (x, y, z)
             corners.append(placed[surface.shape.triangles])
-            colors += [surface.color or NOBODY] * len(surface.shape.triangles)
+            colors += [surface.color or NO_OWNER] * len(surface.shape.triangles)
         found.append((np.concatenate(corners), colors))
     return found
 

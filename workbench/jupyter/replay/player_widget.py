@@ -1,4 +1,4 @@
-"""The player's widget, and its life: it is closed when the cell that showed it runs again."""
+"""The player's widget. It is closed when the cell that showed it runs again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 
 from workbench.jupyter.assets import answer, packed, script, style
+from workbench.jupyter.cells import ClosedOnRerun
 
 SCRIPTS = ("replay/scene", "replay/pictures", "replay/numbers", "replay/player")
 
@@ -42,7 +43,7 @@ class PlayerWidget(anywidget.AnyWidget):
         self.on_msg(self._hear)
 
     def close(self) -> None:
-        """Take it off the page, and let go of what it held."""
+        """Take it off the page, and release what it holds."""
         # What the page keeps of a closed widget, it keeps empty.
         self.spec, self.block, self.pictures = {}, b"", b""
         self.at = self.shown = {}
@@ -58,42 +59,6 @@ class PlayerWidget(anywidget.AnyWidget):
             except Exception as refusal:
                 text, error = f"{type(refusal).__name__}: {refusal}", True
             self.send({"type": "started", "text": text, "error": error})
-
-
-class ClosedOnRerun:
-    """What each cell of the notebook has shown, closed when the cell runs again; elsewhere it does nothing.
-
-    Widgets live until they are closed, whether a page still shows them or not; a cell that is run again and again would
-    otherwise leave one behind each time.
-    """
-
-    def __init__(self) -> None:
-        self._shown: dict[str, list[Callable[[], None]]] = {}
-        self._watching: Any = None
-
-    def add(self, close: Callable[[], None]) -> None:
-        """``close`` is to be called when the cell that is running now runs again."""
-        cell = self._watch()
-        if cell is not None:
-            self._shown.setdefault(cell, []).append(close)
-
-    def _watch(self) -> str | None:
-        """The running cell; from the first call on, cells are watched."""
-        try:
-            from IPython.core.getipython import get_ipython
-        except ImportError:
-            return None
-        shell = get_ipython()
-        parent: Any = getattr(getattr(shell, "kernel", None), "get_parent", dict)()
-        cell = parent.get("metadata", {}).get("cellId")
-        if shell is not None and self._watching is not shell:
-            shell.events.register("pre_run_cell", self._begins)
-            self._watching = shell
-        return cell if isinstance(cell, str) else None
-
-    def _begins(self, info: Any) -> None:
-        for close in self._shown.pop(getattr(info, "cell_id", None) or "", []):
-            close()
 
 
 SHOWN = ClosedOnRerun()

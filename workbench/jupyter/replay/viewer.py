@@ -34,7 +34,7 @@ class Take:
 
     label     what the player calls it
     episodes  as they were played
-    trainer   whose policies played, and ``state`` the moment; None where nobody can go on from there
+    trainer   whose policies played, and ``state`` the moment; None where training cannot go on from there
     """
 
     label: str

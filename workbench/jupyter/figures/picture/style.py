@@ -33,13 +33,7 @@ MARKERS = {
     "star": "*",
 }
 # Lengths of dash and gap in line widths, as plotly.js draws them (for widths below 3 px it takes 3 px).
-DASH_LENGTHS = {
-    "dot": (1, 1),
-    "dash": (3, 3),
-    "longdash": (5, 5),
-    "dashdot": (3, 1, 1, 1),
-    "longdashdot": (5, 2, 1, 2),
-}
+DASH_LENGTHS = {"dot": (1, 1), "dash": (3, 3), "longdash": (5, 5), "dashdot": (3, 1, 1, 1), "longdashdot": (5, 2, 1, 2)}
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()nim", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱᵐ")
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 
