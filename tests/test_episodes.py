@@ -52,11 +52,11 @@ def test_drawn_actions_follow_from_the_seed_alone_and_differ_from_the_likeliest(
 
 
 def test_more_episodes_than_are_stepped_together(monkeypatch):
-    monkeypatch.setattr("workbench.episodes.recording.MANY", 2)
+    monkeypatch.setattr("workbench.episodes.recorder.MANY", 2)
     trainer = game_trainer()
     together = trainer.replay(5, seed=3).episodes
     assert len(together) == 5
-    monkeypatch.setattr("workbench.episodes.recording.MANY", 32)
+    monkeypatch.setattr("workbench.episodes.recorder.MANY", 32)
     for one, other in zip(together, trainer.replay(5, seed=3).episodes, strict=True):
         assert np.array_equal(one.sights, other.sights)
 

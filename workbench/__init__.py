@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from workbench.experiments import try_orders
     from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
-    from workbench.jupyter.replay import Replay, replay
-    from workbench.jupyter.session import Session
+    from workbench.jupyter.panel.session import Session
+    from workbench.jupyter.replay.create import replay
+    from workbench.jupyter.replay.viewer import Replay
     from workbench.past import Snapshots
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
@@ -59,9 +60,9 @@ __all__ = [
 _LAZY = {
     "views": "workbench.jupyter.views",
     "statistics": "workbench.statistics",
-    "Session": "workbench.jupyter.session",
-    "Replay": "workbench.jupyter.replay",
-    "replay": "workbench.jupyter.replay",
+    "Session": "workbench.jupyter.panel.session",
+    "Replay": "workbench.jupyter.replay.viewer",
+    "replay": "workbench.jupyter.replay.create",
     "Snapshots": "workbench.past",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tqdm.std import tqdm
 
 from workbench import checkpoint, orders, resume
-from workbench.episodes import Place, at_beginning, standing_at
+from workbench.episodes import EpisodeSnapshot, at_beginning, standing_at
 from workbench.errors import CheckpointError, SnapshotUnsupported, path_of, unknown_name
 from workbench.evaluation import MAX_ENVS, evaluate
 from workbench.events import Event, Events, Intervention
@@ -368,7 +368,9 @@ class Trainer(Run):
         there.__dict__["_record"] = replace(self._record, lineage=(*self.lineage, parent))
         return there
 
-    def start_at(self, place: Place, actions: Sequence[Mapping[str, Any]] = (), state: State | None = None) -> Trainer:
+    def start_at(
+        self, place: EpisodeSnapshot, actions: Sequence[Mapping[str, Any]] = (), state: State | None = None
+    ) -> Trainer:
         """A fork at the beginning of an iteration, every environment standing where ``actions`` lead to from ``place``.
 
         What a replay's ``start_here()`` does. ``state`` is the moment of the run whose policies go on, by default now;
@@ -406,7 +408,7 @@ class Trainer(Run):
         ghost          a fork, another run, or policies, shown translucent in the same scene from the same start
         max_steps      where to stop an episode that has not ended by then
         """
-        from workbench.jupyter.replay import of_trainer
+        from workbench.jupyter.replay.create import of_trainer
 
         with self._lock:
             return of_trainer(self, episodes, deterministic, seed=seed, past=past, ghost=ghost, max_steps=max_steps)
@@ -419,7 +421,7 @@ class Trainer(Run):
         The last rollout, or that of an ``iteration`` that ``past`` still reaches. Each episode within it is one to
         choose; it is stepped again from the rollout's beginning, to the same bits.
         """
-        from workbench.jupyter.replay import of_rollout
+        from workbench.jupyter.replay.create import of_rollout
 
         with self._lock:
             return of_rollout(self, env, start, stop, iteration)

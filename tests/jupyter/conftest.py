@@ -12,7 +12,7 @@ from lab import Server
 from playwright.sync_api import Browser, sync_playwright
 from sessions import SECONDS, make_trainer
 
-from workbench.jupyter.session import Session
+from workbench.jupyter.panel.session import Session
 
 
 @pytest.fixture

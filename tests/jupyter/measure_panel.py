@@ -115,7 +115,7 @@ def opening(browser: Browser, server: Server) -> None:
         panel.notebook.open(fresh=False)
         panel.notebook.run(0)
         panel.ask("[trainer.run(iterations=5, progress=False) and None]")
-        script = panel.ask("len(__import__('workbench.jupyter.scripts').jupyter.scripts.packed('plotly'))")
+        script = panel.ask("len(__import__('workbench.jupyter.assets').jupyter.assets.packed('plotly'))")
         for cell, name in ((1, "first panel of the page"), (2, "second panel, warm"), (2, "third panel, warm")):
             before, taken = sum(received), first_paint(panel.page, cell)
             panel.page.wait_for_timeout(1500)

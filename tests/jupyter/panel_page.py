@@ -7,6 +7,8 @@ from typing import Any
 from lab import SECONDS, Notebook
 from playwright.sync_api import Locator, Page
 
+from workbench.jupyter.panel.frame_scheduler import PATIENCE
+
 CELL = """
 import numpy as np
 import workbench as wb
@@ -45,7 +47,7 @@ class Panel:
         return self.page.locator(".wb-where")
 
     def field(self) -> Locator:
-        return self.page.locator('.wb-knob input[type="text"]')
+        return self.page.locator('.wb-setting input[type="text"]')
 
     def chooser(self, what: str) -> Locator:
         """ "page", "kind" or "run"."""
@@ -77,6 +79,14 @@ class Panel:
         self.page.wait_for_function(
             f"() => ({frame})() >= {self.ask('session._panel.plot.sent')}", timeout=30 * SECONDS
         )
+
+    def await_no_frames(self) -> None:
+        """Wait until no frame has been sent for longer than an unanswered one is waited for."""
+        sent, still = -1, 0.0
+        while still < 1000 * PATIENCE + 500:
+            before, sent = sent, self.ask("session._panel.plot.sent")
+            still = still + 250 if sent == before else 0.0
+            self.page.wait_for_timeout(250)
 
     def await_traces(self, *names: str) -> None:
         """Wait until traces of all these names are drawn and shown."""

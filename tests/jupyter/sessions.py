@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import workbench as wb
 from workbench.events import Event
-from workbench.jupyter.session import Session
+from workbench.jupyter.panel.session import Session
 
 SECONDS = 60.0  # long beyond any need: a test that waits for more has found a deadlock
 
@@ -30,7 +32,7 @@ def click(session: Session, what: str) -> None:
 
 
 def turn(session: Session, value: Any) -> None:
-    session._panel.knob._handle_custom_msg({"type": "value", "value": value}, [])
+    session._panel.setting._handle_custom_msg({"type": "value", "value": value}, [])
 
 
 def arrange(session: Session, *units: str) -> None:
@@ -39,7 +41,7 @@ def arrange(session: Session, *units: str) -> None:
 
 def stand(session: Session) -> None:
     """Wait until everything that was clicked is done."""
-    assert session._steering.worker.wait(SECONDS)
+    assert session._controller.worker.wait(SECONDS)
 
 
 class Gate:
@@ -64,3 +66,11 @@ class Gate:
     def release(self, phases: int = 1) -> None:
         for _ in range(phases):
             self.open.release()
+
+
+def await_condition(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)

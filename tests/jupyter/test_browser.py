@@ -107,7 +107,7 @@ def test_epsilon_is_changed_while_it_trains(panel: Panel) -> None:
     expect(panel.message()).to_contain_text("Paused")
     assert panel.ask("trainer.clip_epsilon") == 0.05
     assert panel.ask("[c.name for c in trainer.interventions]") == ["clip_epsilon"]
-    panel.page.locator('.wb-knob input[type="range"]').focus()
+    panel.page.locator('.wb-setting input[type="range"]').focus()
     panel.page.keyboard.press("ArrowRight")
     expect(panel.message()).to_contain_text("clip ε is 0.06 from")
     assert panel.ask("trainer.clip_epsilon") == 0.06
@@ -239,10 +239,10 @@ def test_the_whole_panel_is_used_by_keyboard_alone(panel: Panel) -> None:
     press("Enter")
     expect(panel.message()).to_contain_text("fork 1 parts from main")
 
-    tab_to('.wb-knob input[type="range"]')
+    tab_to('.wb-setting input[type="range"]')
     press("ArrowLeft")
     expect(panel.message()).to_contain_text("clip ε is 0.19 from")
-    tab_to('.wb-knob input[type="text"]')
+    tab_to('.wb-setting input[type="text"]')
     press("Control+a")
     page.keyboard.type("0,07")
     press("Enter")
@@ -288,11 +288,11 @@ def test_nothing_is_sent_to_a_figure_out_of_sight(panel: Panel) -> None:
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = 'none'; }")
     panel.ask("session.start(iterations=3)")
     expect(panel.where()).to_contain_text("iteration 3 ")
-    assert panel.ask("session._panel._figure_flusher.settle(20)") is True
+    panel.await_no_frames()
     sent = panel.ask("session._panel.plot.sent")
     panel.ask("session.start(iterations=6)")
     expect(panel.where()).to_contain_text("iteration 9 ")
-    assert panel.ask("session._panel._figure_flusher.settle(20)") is True
+    panel.await_no_frames()
     assert panel.ask("session._panel.plot.sent") <= sent + 1
     panel.page.locator(".wb-plot").evaluate("node => { node.style.display = ''; }")
     panel.page.wait_for_function(
@@ -307,8 +307,8 @@ def test_whoever_sees_only_the_chips_is_answered(panel: Panel) -> None:
         panel.page.get_by_role("button", name="Reverse").click()
         expect(panel.page.locator(".wb-chip .wb-name")).to_have_text(order)
     for _ in range(100):  # the page says so once it has painted
-        if panel.ask("session._panel._control_flusher._unanswered") is False:
+        if panel.ask("session._panel._control_frames._unanswered") is False:
             break
         panel.page.wait_for_timeout(100)
-    assert panel.ask("session._panel._control_flusher._unanswered") is False
+    assert panel.ask("session._panel._control_frames._unanswered") is False
     row.evaluate("node => { node.style.marginTop = ''; }")

@@ -10,7 +10,7 @@ from lab import SECONDS, Notebook, Server, browser_page
 from panel_page import CELL, Panel
 from playwright.sync_api import Browser, Page, expect
 
-from workbench.jupyter.record import PLOTLY_MIME
+from workbench.jupyter.figures.record import PLOTLY_MIME
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_plotly_is_sent_once_to_a_page_and_little_else(page: Page, server: Serve
     panel = Panel(Notebook(page, server, "once.ipynb").open())
     panel.notebook.run(0)
     panel.figure().wait_for()
-    script = panel.ask("len(__import__('workbench.jupyter.scripts').jupyter.scripts.packed('plotly'))")
+    script = panel.ask("len(__import__('workbench.jupyter.assets').jupyter.assets.packed('plotly'))")
     first = sum(received)
     assert script < first < script + 1_000_000
     panel.notebook.run(1)

@@ -382,7 +382,7 @@ def test_a_page_gives_up_stages_that_are_out_of_sight_and_builds_them_anew(playe
 def test_the_players_script_is_sent_once_to_a_page_and_a_thousand_frames_are_little(opened: Playing) -> None:
     notebook = opened.notebook
     assert notebook is not None
-    script = opened.ask("len(__import__('workbench.jupyter.scripts').jupyter.scripts.packed('k3d'))")
+    script = opened.ask("len(__import__('workbench.jupyter.assets').jupyter.assets.packed('k3d'))")
     assert script < opened.first_bytes < script + 1_000_000
     before = sum(opened.received)
     notebook.run(LONG_SHOWN)

@@ -10,8 +10,9 @@ import pytest
 from run_tables import sweep_table
 
 from workbench.errors import UnknownNameError
-from workbench.jupyter import comparisons, look, views
-from workbench.jupyter.record import PLOTLY_MIME
+from workbench.jupyter import look, views
+from workbench.jupyter.figures import comparisons
+from workbench.jupyter.figures.record import PLOTLY_MIME
 from workbench.statistics import Comparison, compare
 
 TASKS = ("HalfCheetah 2x3", "Walker2d 6x1")

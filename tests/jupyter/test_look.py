@@ -121,7 +121,7 @@ def test_unknown_theme_is_refused() -> None:
 
 def test_palette_is_there_without_plotly_or_matplotlib() -> None:
     code = (
-        "import sys, workbench.jupyter.look, workbench.jupyter.record;"
+        "import sys, workbench.jupyter.look, workbench.jupyter.figures.record;"
         "print([m for m in ('plotly', 'matplotlib', 'ipywidgets', 'anywidget') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,10 +22,10 @@ from workbench.envs.workers import WorkerError
 from workbench.episodes import rendering
 from workbench.errors import UnknownNameError, WorkbenchError
 from workbench.jupyter import look
-from workbench.jupyter.replay import Replay
-from workbench.jupyter.replay_film import film
-from workbench.jupyter.replay_picture import filmstrip
-from workbench.jupyter.replay_player import ShownByCell
+from workbench.jupyter.cells import ClosedOnRerun
+from workbench.jupyter.replay.film import film
+from workbench.jupyter.replay.filmstrip import filmstrip
+from workbench.jupyter.replay.viewer import Replay
 
 
 def unpacked(value: Any, block: bytes) -> Any:
@@ -105,7 +105,7 @@ def test_what_the_page_has_is_what_was_recorded() -> None:
     replay = trainer.replay(2, past=True)
     spec, block, _ = replay.data()
     page = unpacked(spec, block)
-    scene = replay.cast.scene
+    scene = replay.scene.geometry
     assert (page["kind"], page["title"], page["seconds"]) == ("poses", "Hopper 3x1", pytest.approx(0.008))
     assert [agent["color"] for agent in page["agents"]] == list(look.PALETTE[:3])
     assert [agent["components"][0]["name"] for agent in page["agents"]] == ["thigh_joint", "leg_joint", "foot_joint"]
@@ -142,7 +142,7 @@ def test_setting_what_is_shown() -> None:
     assert replay.frame == 5
     for takes in ([], [dataclasses.replace(replay.takes[0], episodes=())]):
         with pytest.raises(ValueError, match="there is no episode to show"):
-            Replay(replay.cast, takes)
+            Replay(replay.scene, takes)
 
 
 def test_a_start_that_fails_is_said_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_the_record_is_a_picture_in_the_agents_colours_and_a_text_that_never_cha
 
 
 def test_a_cell_that_runs_again_closes_what_it_showed() -> None:
-    shown, closed = ShownByCell(), []
+    shown, closed = ClosedOnRerun(), []
 
     class Kernel:
         cell = "a"

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sessions import SECONDS, Gate, click, make_trainer, stand
+from sessions import SECONDS, Gate, await_condition, click, make_trainer, stand
 
 from workbench.errors import UnknownNameError
 from workbench.events import Event
-from workbench.jupyter.session import Session
+from workbench.jupyter.panel.session import Session
 
 # --- the same as by hand --------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ def test_a_step_while_it_trains_is_refused(open_session: Callable[..., Session])
     gate.await_phase()
     with pytest.raises(RuntimeError, match="pause\\(\\) before step"):
         session.step()
-    session._steering.worker.pursue(None)
+    session._controller.worker.pursue(None)
     gate.release(100)
 
 
@@ -148,7 +148,7 @@ def test_an_error_stops_it_is_shown_and_raised_and_the_state_is_kept(
         with pytest.raises(Fault, match="the arm fell off"):
             session.wait(SECONDS)
     assert session.status == "Stopped by Fault: the arm fell off. The last good state is kept."
-    assert "in fail" in session._steering.message.traceback
+    assert "in fail" in session._controller.message.traceback
     assert session.trainer.fingerprint() == before
     session.wait(SECONDS)  # raised once
     session.step("iteration")
@@ -177,7 +177,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
     session.start(iterations=2)
     assert failed.wait(SECONDS)
     stand(session)
-    session._panel._figure_flusher.settle(SECONDS)
+    await_condition(lambda: session._panel.plot.error and not session._panel.figure.frames._wanted())
     assert session.trainer.iteration == 2
     assert session._panel.plot.error == "The figure failed, training goes on: Fault: no picture"
     assert "in fail" in session._panel.plot.traceback
@@ -185,7 +185,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
         session.wait(SECONDS)
     monkeypatch.undo()
     session.step("iteration")
-    session._panel._flush_figure()
+    session._panel.figure.flush()
     assert (session._panel.plot.error, session._panel.plot.traceback) == ("", "")
     session.wait(SECONDS)
 
@@ -289,7 +289,7 @@ def test_buttons_offer_what_can_be_done(open_session: Callable[..., Session]) ->
     gate.await_phase()
     session._panel._flush_controls()
     assert session._panel.buttons.can == ["fork", "rewind agent", "rewind iteration", "pause"]
-    session._steering.worker.pursue(None)
+    session._controller.worker.pursue(None)
     gate.release(100)
 
 
@@ -297,7 +297,7 @@ def test_the_knob_follows_a_change_by_code(open_session: Callable[..., Session])
     session = open_session()
     session.trainer.clip_epsilon = 0.07
     session._panel._flush_controls()
-    assert session._panel.knob.value == 0.07
+    assert session._panel.setting.value == 0.07
 
 
 def test_the_record_shows_all_runs(open_session: Callable[..., Session]) -> None:
@@ -318,7 +318,7 @@ def test_a_session_says_in_one_line_what_it_is(open_session: Callable[..., Sessi
 
 
 def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.jupyter.worker.LINGER", 1000.0)
+    monkeypatch.setattr("workbench.jupyter.panel.training_thread.LINGER", 1000.0)
     sessions = [open_session(make_trainer(seed=k)) for k in range(10)]
     for session in sessions:
         session.start(iterations=1)
@@ -334,7 +334,7 @@ def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session], mon
 def test_all_steps_are_taken_in_one_thread_that_ends_by_itself(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.jupyter.worker.LINGER", 0.5)
+    monkeypatch.setattr("workbench.jupyter.panel.training_thread.LINGER", 0.5)
     session = open_session(make_trainer())
     taken_by: set[threading.Thread] = set()
     session.trainer.subscribe(lambda event: taken_by.add(threading.current_thread()))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from workbench.errors import UnknownNameError
-from workbench.jupyter import curves, distributions, look, plots, positions, views
-from workbench.jupyter.drawings import DRAWINGS
-from workbench.jupyter.record import PLOTLY_MIME
-from workbench.jupyter.runs import Run, read
+from workbench.jupyter import look, views
+from workbench.jupyter.figures import curves, drawings, m_distributions, plots, positions
+from workbench.jupyter.figures.record import PLOTLY_MIME
+from workbench.jupyter.figures.run_columns import RunColumns, read
 
 RUNS: dict[str, dict[str, Any]] = {
     "nothing yet": {"iterations": 0},
@@ -189,7 +189,7 @@ def test_a_method_that_does_not_clip_shows_the_sample_size_alone() -> None:
 def test_density_is_the_kernel_estimate_between_the_extremes() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.standard_normal(3000), 0.3 * rng.standard_normal(1000) + 3, [14.0]])
-    at, height = distributions.density(np.sort(values))
+    at, height = m_distributions.density(np.sort(values))
     assert (at[0], at[-1]) == (values.min(), values.max())
     quartiles = np.quantile(values, [0.25, 0.75])
     width = 0.9 * min(values.std(), np.diff(quartiles)[0] / 1.349) * len(values) ** -0.2
@@ -200,13 +200,13 @@ def test_density_is_the_kernel_estimate_between_the_extremes() -> None:
 
 @pytest.mark.parametrize("values", [np.zeros(10), np.array([2.0]), np.array([0.0] * 99 + [5.0])])
 def test_density_of_degenerate_samples_is_finite(values: Any) -> None:
-    at, height = distributions.density(values)
+    at, height = m_distributions.density(values)
     assert np.isfinite(at).all()
     assert np.isfinite(height).all()
     assert height.max() > 0
 
 
-@pytest.mark.parametrize("kind", distributions.KINDS)
+@pytest.mark.parametrize("kind", m_distributions.KINDS)
 def test_every_kind_reaches_from_the_least_sample_to_the_largest(kind: Any) -> None:
     trainer = fake_trainer(n_agents=2, iterations=1)
     agent = trainer.iteration_order[1]
@@ -334,7 +334,7 @@ def test_the_legend_names_an_agent_once_and_switches_it_everywhere() -> None:
 def test_the_legend_names_every_agent_from_the_beginning(page: str, updated: int | None, kind: Any) -> None:
     trainer = fake_trainer(iterations=0, updated=updated)
     options = {"kind": kind} if page == "overview" else {}
-    traces = DRAWINGS[page]([read(trainer, m_factors=True)], **options).arranged({1000: 165})[1000]["data"]
+    traces = getattr(drawings, page)([read(trainer, m_factors=True)], **options).arranged({1000: 165})[1000]["data"]
     assert [trace["name"] for trace in traces if trace.get("showlegend")] == list(trainer.units)
 
 
@@ -377,6 +377,6 @@ def test_long_runs_stay_small() -> None:
 
 
 def test_a_run_without_a_column_reads_as_gaps() -> None:
-    run = Run("r", ("a",), iterations={"iteration": np.arange(3)})
+    run = RunColumns("r", ("a",), iterations={"iteration": np.arange(3)})
     assert np.isnan(run.column("iterations", "kl")).all()
     assert run.column("evaluations", "return").shape == (0,)

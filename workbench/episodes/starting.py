@@ -21,7 +21,7 @@ Memories = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Place:
+class EpisodeSnapshot:
     """Where one environment stands, and how far its episode has come: all that is needed to go on from there.
 
     snapshot                the environment's own
@@ -38,8 +38,8 @@ class Place:
     critic_memory: Memories = field(default_factory=dict)
 
 
-class Remembering:
-    """What the recurrent networks of a run remember while one environment goes its way; nothing for other networks."""
+class RecurrentMemories:
+    """The recurrent networks' memories while one environment is stepped; empty for other networks."""
 
     def __init__(self, setup: Setup, state: State, memory: Memories, critic_memory: Memories) -> None:
         self._setup, self._state = setup, state
@@ -93,7 +93,9 @@ def at_beginning(state: State) -> State:
     )
 
 
-def standing_at(setup: Setup, state: State, place: Place, actions: Sequence[Mapping[str, npt.NDArray[Any]]]) -> State:
+def standing_at(
+    setup: Setup, state: State, place: EpisodeSnapshot, actions: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> State:
     """``state``, at the beginning of an iteration, with every environment where ``actions`` lead to from ``place``.
 
     The first environment goes on as the one of the frame would, with its random generator; the others are in the same
@@ -106,7 +108,7 @@ def standing_at(setup: Setup, state: State, place: Place, actions: Sequence[Mapp
     try:
         alone.restore(place.snapshot)
         step, returned = place.shown, place.returned
-        remembering = Remembering(setup, state, place.memory, place.critic_memory)
+        remembering = RecurrentMemories(setup, state, place.memory, place.critic_memory)
         for joint_action in actions:
             remembering.look(step)
             step = alone.step(joint_action)

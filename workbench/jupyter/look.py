@@ -19,6 +19,7 @@ from typing import Any, Literal
 from workbench.errors import unknown_name
 
 Theme = Literal["light", "dark", "neutral"]
+Spec = dict[str, Any]  # a part of a Plotly figure in plain form
 
 PALETTE = (
     "#0072B2",  # blue
@@ -47,11 +48,7 @@ FONT_SIZE, TITLE_SIZE, TICK_SIZE = 12, 14, 11
 LINE_WIDTH = 1.8
 WIDTH, HEIGHT, PANEL_HEIGHT = 860, 360, 220  # pixels: a stored figure; the axes of a panel in it
 
-TEMPLATE_NAMES: dict[Theme, str] = {
-    "light": "workbench",
-    "dark": "workbench_dark",
-    "neutral": "workbench_neutral",
-}
+TEMPLATE_NAMES: dict[Theme, str] = {"light": "workbench", "dark": "workbench_dark", "neutral": "workbench_neutral"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ def faded(color: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
-def template(theme: Theme = "neutral") -> dict[str, Any]:
+def template(theme: Theme = "neutral") -> Spec:
     """The Plotly template of a theme, as plain data: ``figure.update_layout(template=look.template("dark"))``."""
     if theme not in INKS:
         raise unknown_name("theme", theme, INKS)

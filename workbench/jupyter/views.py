@@ -16,17 +16,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.jupyter import comparisons, drawings, look
-from workbench.jupyter.distributions import Kind, Scale
-from workbench.jupyter.plots import Plot, arrange, captioned
-from workbench.jupyter.record import Record, show
-from workbench.jupyter.runs import read, read_all
+from workbench.errors import unknown_name
+from workbench.jupyter import look
+from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions
+from workbench.jupyter.figures.drawings import Drawing, names
+from workbench.jupyter.figures.m_distributions import Kind, Scale
+from workbench.jupyter.figures.plots import Plot, arrange, captioned
+from workbench.jupyter.figures.record import Record, show
+from workbench.jupyter.figures.run_columns import read, read_all
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
 from workbench.statistics.selection import Names
 
 if TYPE_CHECKING:
-    from workbench.jupyter.live_view import LiveView
+    from workbench.jupyter.panel.live_view import LiveView
 
 __all__ = [
     "Record",
@@ -64,7 +67,8 @@ def returns(trainers: Any) -> Record:
     ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
     marked by diamonds. Iterations in which no episode ended have no point.
     """
-    return drawings.returns(read_all(trainers)).record()
+    runs = read_all(trainers)
+    return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs)])
 
 
 def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Record:
@@ -79,7 +83,8 @@ def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Rec
     (linear near zero, logarithmic far from it) or "auto", which takes asinh where tails are long. Raises ``ValueError``
     for another kind or scale.
     """
-    return drawings.m_factors([read(trainer, m_factors=True)], kind, scale).record()
+    plot = m_distributions.m_factors(read(trainer, m_factors=True), kind, scale)
+    return Drawing(f"M-factors in update order ({kind})", [plot])
 
 
 def by_position(trainer: Any) -> Record:
@@ -88,12 +93,13 @@ def by_position(trainer: Any) -> Record:
     The dashed line is e^{−mσ²}: the effective sample size if the log-ratios of the m predecessors were independent and
     normal, with σ² = 2·KL of each. Of the newest iteration.
     """
-    return drawings.by_position([read(trainer)]).record()
+    text = "Clipped fraction and effective sample size by position in the order"
+    return Drawing(text, [positions.clipped_and_effective(read(trainer))])
 
 
 def clipped_fraction(trainer: Any) -> Record:
     """Share of samples whose own ratio lies outside 1 ± ε after the update, by position in the newest iteration."""
-    return drawings.clipped_fraction([read(trainer)]).record()
+    return Drawing("Clipped fraction by position in the order", [positions.clipped_fraction(read(trainer))])
 
 
 def effective_sample_size(trainer: Any) -> Record:
@@ -101,37 +107,41 @@ def effective_sample_size(trainer: Any) -> Record:
 
     Dashed: e^{−mσ²}, its value for m independent normal log-ratios of variance σ² = 2·KL each.
     """
-    return drawings.effective_sample_size([read(trainer)]).record()
+    text = "Effective sample size by position in the order"
+    return Drawing(text, [positions.effective_sample_size(read(trainer))])
 
 
 def m_variance(trainer: Any) -> Record:
     """Var(M) by position in the newest iteration; dashed: Var(A)·e^{mσ²}, for independent agents, σ² = 2·KL each."""
-    return drawings.m_variance([read(trainer)]).record()
+    return Drawing("Variance of M by position in the order", [positions.m_variance(read(trainer))])
 
 
 def kl(trainer: Any) -> Record:
     """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
-    return drawings.kl([read(trainer)]).record()
+    return _agent_curves(trainer, "kl")
 
 
 def surrogate_gain(trainer: Any) -> Record:
     """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
-    return drawings.surrogate_gain([read(trainer)]).record()
+    return _agent_curves(trainer, "surrogate_gain")
 
 
 def entropy(trainer: Any) -> Record:
     """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
-    return drawings.entropy([read(trainer)]).record()
+    return _agent_curves(trainer, "entropy", "std")
 
 
 def value_loss(trainers: Any) -> Record:
     """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
-    return drawings.value_loss(read_all(trainers)).record()
+    runs = read_all(trainers)
+    plots = [curves.run_curves(runs, column) for column in ("value_loss", "explained_variance")]
+    return Drawing("Value loss and explained variance of the critic", plots)
 
 
 def explained_variance(trainers: Any) -> Record:
     """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
-    return drawings.explained_variance(read_all(trainers)).record()
+    plot = curves.run_curves(read_all(trainers), "explained_variance")
+    return Drawing("Explained variance of the critic", [plot])
 
 
 def compare(trainers: Any, column: str = "return") -> Record:
@@ -140,7 +150,9 @@ def compare(trainers: Any, column: str = "return") -> Record:
     ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
     ``ValueError`` naming the columns for another.
     """
-    return drawings.compare(read_all(trainers), column).record()
+    runs = read_all(trainers)
+    plot = curves.compared(runs, column)
+    return Drawing(f"{plot.title}: {names(runs)}", [plot])
 
 
 def overview(trainers: Any, kind: Kind = "violin") -> Record:
@@ -148,10 +160,7 @@ def overview(trainers: Any, kind: Kind = "violin") -> Record:
 
     Of several ``trainers`` the first one's agents are shown, and the returns of all.
     """
-    runs = read_all(trainers)
-    first = next(iter(trainers.values())) if isinstance(trainers, dict) else trainers
-    first = first if hasattr(first, "agent_history") else first[0]
-    return drawings.overview([read(first, runs[0].name, m_factors=True), *runs[1:]], kind).record()
+    return drawings.overview(read_all(trainers, m_factors=True), kind)
 
 
 def diagnostics(trainers: Any) -> Record:
@@ -159,7 +168,7 @@ def diagnostics(trainers: Any) -> Record:
 
     Of several ``trainers`` the first one's agents are shown, and the critics of all.
     """
-    return drawings.diagnostics(read_all(trainers)).record()
+    return drawings.diagnostics(read_all(trainers))
 
 
 def live(view: Any, trainers: Any, **options: Any) -> LiveView:
@@ -169,9 +178,27 @@ def live(view: Any, trainers: Any, **options: Any) -> LiveView:
     trainer, a sequence, or {name: trainer}. The last expression of a cell shows it, with a record below it, which is
     what stays in the notebook. It follows whoever steps the trainers, until ``.close()``.
     """
-    from workbench.jupyter.live_view import LiveView
+    from workbench.jupyter.panel.live_view import LiveView
 
-    return LiveView(getattr(view, "__name__", view), trainers, options)
+    name = getattr(view, "__name__", view)
+    if name not in LIVE:
+        raise unknown_name("view", name, LIVE)
+    return LiveView(
+        name, LIVE[name], trainers, options, one=LIVE[name] in OF_ONE, m_factors=LIVE[name] in WITH_M_FACTORS
+    )
+
+
+OF_ONE = (m_factors, by_position, clipped_fraction, effective_sample_size, m_variance, kl, surrogate_gain, entropy)
+WITH_M_FACTORS = (m_factors, overview)
+LIVE = {
+    view.__name__: view for view in (returns, *OF_ONE, value_loss, explained_variance, compare, overview, diagnostics)
+}
+
+
+def _agent_curves(trainer: Any, *columns: str) -> Record:
+    run = read(trainer)
+    plots = [curves.agent_curves(run, column) for column in columns]
+    return Drawing(", ".join(plot.title for plot in plots), plots)
 
 
 # --- groups of runs, from a table -----------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ IMPORTS = {
         *("numpy", "pandas", "torch", "matplotlib.figure", "plotly.graph_objects"),
         *("workbench.recipes", "workbench.reference", "workbench.envs.sampled_game"),
         *("workbench.envs.multi_agent_mujoco", "workbench.sweeps.recording", "workbench.jupyter.views"),
-        *("workbench.jupyter.picture", "workbench.jupyter.picture_traces"),
+        *("workbench.jupyter.figures.picture.page", "workbench.jupyter.figures.picture.traces"),
     ),
 }
 

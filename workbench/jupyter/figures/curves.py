@@ -1,0 +1,156 @@
+"""Panels of what changes from iteration to iteration: returns, divergences, gains, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from workbench.errors import unknown_name
+from workbench.jupyter import look
+from workbench.jupyter.figures.plots import Floats, Plot, empty, level, line
+from workbench.jupyter.figures.run_columns import RunColumns, unit_label
+from workbench.jupyter.look import Spec
+
+NOTHING_YET = "nothing yet: no iteration is complete"
+ENV_STEPS = {"title": {"text": "environment steps"}}
+ITERATION = {"title": {"text": "iteration"}, "minexponent": 5}
+
+# What can be drawn against time: {column: (title, label of the axis)}.
+ITERATION_COLUMNS = {
+    "return": ("Return", "episode return"),
+    "reward": ("Reward", "reward per step"),
+    "episode_length": ("Episode length", "steps"),
+    "kl": ("KL, mean over agents", "KL(old ‖ new), nats"),
+    "value_loss": ("Value loss", "loss, normalised values"),
+    "explained_variance": ("Explained variance of the critic", "1 − Var(R − V) / Var(R)"),
+    "env_steps_per_second": ("Speed", "environment steps per second"),
+}
+AGENT_COLUMNS = {
+    "kl": ("KL per agent", "KL(old ‖ new), nats"),
+    "surrogate_gain": ("Surrogate gain per agent", "E[(r − 1)·M]"),
+    "entropy": ("Entropy per agent", "entropy, nats"),
+    "std": ("Standard deviation of actions per agent", "σ, mean over actions"),
+    "clipped_fraction": ("Clipped fraction per agent", "share with |r − 1| > ε"),
+    "grad_norm": ("Gradient norm per agent", "norm before clipping"),
+    "preceding_ratio_bias": ("Bias of the preceding ratio", "E[w] − 1"),
+    "preceding_log_ratio_variance": ("Variance of the preceding log-ratio", "Var(log w)"),
+    "effective_sample_size": ("Effective sample size", "(Σw)² / (N·Σw²)"),
+    "max_weight_share": ("Share of the largest weight", "max w / Σw"),
+    "m_variance": ("Variance of M", "Var(M)"),
+}
+
+
+def run_curves(runs: Sequence[RunColumns], column: str = "return", beside_agents: bool = False) -> Plot:
+    """A column of the history against environment steps, one line a run; evaluations, where there are any, as diamonds.
+
+    What a fork shares with a run before it in ``runs`` is drawn once: its line begins where the two part. Where agents
+    are shown beside it (``beside_agents``), runs keep to colours that few teams' agents have.
+    """
+    title, label = ITERATION_COLUMNS[column]
+    traces = []
+    for i, run in enumerate(runs):
+        style = {"color": look.run_color(i, beside_agents)}
+        start = shared(runs, i)
+        x, y = run.column("iterations", "env_steps"), run.column("iterations", column)
+        rows = slice(max(_last_finite(y[:start]), 0), None)
+        hover = f"%{{y:.5g}}<extra>{run.name}, %{{x:,}} steps</extra>"
+        several = len(runs) > 1
+        traces.append(line(x[rows], y[rows], style, name=run.name, showlegend=several, hovertemplate=hover))
+        if column == "return":
+            traces += _evaluations(run, style, several, since=x[start - 1] if start else -1.0)
+    if not any(len(trace["x"]) for trace in traces):
+        reason = "no episode has ended yet" if any(len(run.column("iterations", "env_steps")) for run in runs) else None
+        return empty(title, reason or NOTHING_YET)
+    return Plot(title, traces, ENV_STEPS, {"title": {"text": label}})
+
+
+def _evaluations(run: RunColumns, style: Spec, several: bool, since: float) -> list[Spec]:
+    x, y = run.column("evaluations", "env_steps"), run.column("evaluations", "return")
+    x, y = x[x > since], y[x > since]
+    if not len(x):
+        return []
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": x,
+        "y": y,
+        "name": f"{run.name}, evaluated" if several else "evaluated",
+        "marker": {"symbol": "diamond", "size": 9, "color": style["color"]},
+        "hovertemplate": "%{y:.5g}<extra>evaluated, %{x:,} steps</extra>",
+    }
+    return [trace]
+
+
+def shared(runs: Sequence[RunColumns], i: int) -> int:
+    """How many iterations the i-th run has in common with one before it."""
+    return max((shared_rows(runs[i], other) for other in runs[:i]), default=0)
+
+
+def shared_rows(run: RunColumns, other: RunColumns) -> int:
+    """How many iterations two runs have in common from their beginning."""
+    equal = np.array([True])
+    for name in ("env_steps", "reward", "value_loss"):
+        mine, theirs = run.column("iterations", name), other.column("iterations", name)
+        n = min(len(mine), len(theirs))
+        same = (mine[:n] == theirs[:n]) | (np.isnan(mine[:n]) & np.isnan(theirs[:n]))
+        equal = same if name == "env_steps" else equal & same
+    return int(equal.argmin()) if not equal.all() else len(equal)
+
+
+def _last_finite(y: Floats) -> int:
+    finite = np.flatnonzero(np.isfinite(y))
+    return int(finite[-1]) if len(finite) else -1
+
+
+def agent_curves(run: RunColumns, column: str) -> Plot:
+    """A column of the agent history against the iteration, one line an agent; δ is drawn into the KL of HATRPO.
+
+    An agent without any number yet has an empty line, so that the legend names all from the beginning.
+    """
+    title, label = AGENT_COLUMNS[column]
+    traces = []
+    for unit in run.updates:
+        style, name = look.agent_style(run.agents, unit), unit_label(run.agents, unit)
+        marks = {"color": style.color, "dash": style.dash, "symbol": style.symbol}
+        hover = f"%{{y:.4g}}<extra>{name}, iteration %{{x}}</extra>"
+        x, y = run.updates_of(unit, "iteration"), run.updates_of(unit, column)
+        traces.append(line(x, y, marks, name=name, hovertemplate=hover))
+    if not any(len(trace["x"]) for trace in traces):
+        updated = any(len(run.updates_of(unit, "iteration")) for unit in run.updates)
+        return empty(title, f"{run.name} has no such number" if updated else NOTHING_YET, traces)
+    newest = max(trace["x"][-1] for trace in traces if len(trace["x"]))
+    plot = Plot(title, traces, _iteration_axis(newest), {"title": {"text": label}})
+    if column == "kl" and run.max_kl is not None:
+        shape, note = level(run.max_kl, "δ")
+        plot.shapes.append(shape)
+        plot.notes.append(note)
+    return plot
+
+
+def _all_updates(run: RunColumns, column: str) -> Floats:
+    return np.concatenate([np.array([]), *(run.updates_of(unit, column) for unit in run.updates)])
+
+
+def _iteration_axis(newest: float) -> Spec:
+    """Iterations are whole numbers, however few there are."""
+    return {**ITERATION, "dtick": 1} if newest < 8 else ITERATION
+
+
+def compared(runs: Sequence[RunColumns], column: str) -> Plot:
+    """Any column of several runs against environment steps; agents' columns as their mean over the agents."""
+    if column in ITERATION_COLUMNS:
+        return run_curves(runs, column)
+    if column not in AGENT_COLUMNS:
+        raise unknown_name("column", column, [*ITERATION_COLUMNS, *AGENT_COLUMNS])
+    title, label = AGENT_COLUMNS[column]
+    traces = []
+    for i, run in enumerate(runs):
+        steps, values = (_all_updates(run, name) for name in ("env_steps", column))
+        since = run.column("iterations", "env_steps")[: shared(runs, i)][-1:]
+        at = np.unique(steps[np.isfinite(values) & (steps >= since.sum())])
+        mean = np.array([values[(steps == step) & np.isfinite(values)].mean() for step in at])
+        traces.append(line(at, mean, {"color": look.run_color(i)}, name=run.name, showlegend=len(runs) > 1))
+    if not any(len(trace["x"]) for trace in traces):
+        return empty(title, NOTHING_YET)
+    return Plot(title.replace(" per agent", ", mean over agents"), traces, ENV_STEPS, {"title": {"text": label}})

@@ -1,0 +1,62 @@
+"""Figures of panels: a record draws them once, a live view again and again for every width of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from workbench.jupyter.figures import curves, m_distributions, positions
+from workbench.jupyter.figures.m_distributions import Kind, Scale
+from workbench.jupyter.figures.plots import Plot, arrange
+from workbench.jupyter.figures.record import Record, plain_figure
+from workbench.jupyter.figures.run_columns import RunColumns
+from workbench.jupyter.look import Spec
+
+NARROW, WIDE = 640, 1080  # pixels: below, panels stand one above the other; above, three may stand side by side
+
+
+class Drawing(Record):
+    """A record of panels that belong together.
+
+    text     what a terminal shows; it depends on no number
+    columns  panels side by side, by default all
+    """
+
+    def __init__(self, text: str, plots: Sequence[Plot], columns: int | None = None) -> None:
+        self.text, self.plots = text, plots
+        self._columns = columns or len(plots)
+
+    @cached_property
+    def _plain(self) -> Spec:
+        return plain_figure(arrange(self.plots, self._columns))
+
+    def arranged(self, heights: Mapping[int, int]) -> dict[int, Spec]:
+        """{width: figure} for a page, which has a legend of its own; ``heights``: of its panels, by its width."""
+        most = {width: 1 if width < NARROW else 2 if width < WIDE else self._columns for width in heights}
+        return {
+            width: arrange(self.plots, min(most[width], self._columns), width, height, legend=False)
+            for width, height in heights.items()
+        }
+
+
+def overview(runs: Sequence[RunColumns], kind: Kind = "violin", scale: Scale = "auto", main: int = 0) -> Drawing:
+    """Returns of all runs; M-factors, positions and divergences of the ``main`` one."""
+    plots = [
+        curves.run_curves(runs, beside_agents=True),
+        m_distributions.m_factors(runs[main], kind, scale),
+        positions.clipped_and_effective(runs[main]),
+        curves.agent_curves(runs[main], "kl"),
+    ]
+    return Drawing(f"Overview: {names(runs)}", plots, columns=2)
+
+
+def diagnostics(runs: Sequence[RunColumns], main: int = 0) -> Drawing:
+    """Var(M), gain, entropy and std of the ``main`` run's agents; the critics of all runs."""
+    critic = [curves.run_curves(runs, column, beside_agents=True) for column in ("value_loss", "explained_variance")]
+    lines = [curves.agent_curves(runs[main], column) for column in ("surrogate_gain", "entropy", "std")]
+    return Drawing(f"Diagnostics: {names(runs)}", [positions.m_variance(runs[main]), *lines, *critic], columns=3)
+
+
+def names(runs: Sequence[RunColumns]) -> str:
+    """The runs as a text names them."""
+    return ", ".join(run.name for run in runs)

@@ -1,0 +1,1 @@
+"""The picture of a Plotly figure: drawn by matplotlib, without a browser."""

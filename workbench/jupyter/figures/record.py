@@ -1,0 +1,164 @@
+"""Records: figures that stay readable in every viewer, with or without a kernel.
+
+A record is one MIME bundle: the Plotly figure, a PNG of the same figure, and a short text that does not depend on the
+machine. JupyterLab shows the figure, a code host or an exported page the picture, a terminal the text. The picture is
+drawn without a browser, and the same figure always gives the same bytes (for one version of matplotlib).
+
+    import workbench as wb
+    wb.views.show(figure, "Return of four seeds")
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.errors import UnknownNameError
+from workbench.jupyter import look
+from workbench.jupyter.look import Spec
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+SIGNIFICANT_DIGITS = 6  # more than a screen can show; keeps stored notebooks small
+
+
+class Record:
+    """A figure with its stored forms; the last expression of a cell shows it.
+
+    Parameters
+    ----------
+    figure  a ``plotly.graph_objects.Figure``, or its plain form ``{"data": [...], "layout": {...}}``
+    text    what a terminal shows in place of the figure; by default the figure's title and the names of its traces
+
+    ``record.figure`` is the Plotly figure, ``record.png`` the picture. Raises ``TypeError`` for anything else.
+    """
+
+    def __init__(self, figure: go.Figure | Mapping[str, Any], text: str | None = None) -> None:
+        self._stored = plain_figure(figure)
+        self.text = text if text is not None else describe(self._stored)
+
+    @property
+    def _plain(self) -> Spec:
+        return self._stored
+
+    @property
+    def figure(self) -> go.Figure:
+        """The figure as a ``plotly.graph_objects.Figure``; changing it does not change the record."""
+        import plotly.graph_objects as go
+
+        look.register_templates()
+        return go.Figure(self._plain)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The picture, as large in pixels as the figure, on a transparent ground."""
+        from workbench.jupyter.figures.picture.page import png
+
+        return png(self._plain)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Spec:
+        bundle = {PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}}, "text/plain": self.text}
+        try:
+            bundle["image/png"] = base64.b64encode(self.png).decode("ascii")
+        except UnknownNameError as reason:  # a type of trace that pictures do not have
+            warnings.warn(str(reason), stacklevel=2)
+        return bundle
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def show(figure: Any, text: str | None = None) -> None:
+    """Display a figure as a record: interactive where that is possible, a picture elsewhere, a short text at the least.
+
+    ``figure`` is a Plotly figure, its plain form, or anything with a ``.figure``. Text as for ``Record``.
+    """
+    import IPython.display
+
+    given = text is None and isinstance(figure, Record)
+    record = figure if given else Record(getattr(figure, "figure", figure), text)
+    IPython.display.display(record)  # type: ignore[no-untyped-call]
+
+
+def plain_figure(figure: Any) -> Spec:
+    """A figure as plain JSON data: arrays as lists of rounded numbers, a size, and a template that reads anywhere."""
+    if hasattr(figure, "to_plotly_json"):
+        figure = figure.to_plotly_json()
+    if not isinstance(figure, Mapping) or "data" not in figure:
+        raise TypeError(
+            f"expected a Plotly figure, or a mapping with 'data' and 'layout', and got {type(figure).__name__}; "
+            "build one with plotly.graph_objects.Figure(...) or workbench's views."
+        )
+    layout = dict(figure.get("layout") or {})
+    layout.setdefault("width", look.WIDTH)
+    layout.setdefault("height", look.HEIGHT)
+    layout["template"] = _own_template(layout.get("template"))
+    return {"data": plain([dict(trace) for trace in figure["data"]]), "layout": plain(layout)}
+
+
+def _own_template(given: Any) -> Any:
+    """The template that a stored figure carries with it, since its next reader knows none of ours by name.
+
+    Plotly puts its default template into every figure made with ``Figure()``: that is no choice, so ours replaces it.
+    """
+    if given is None:
+        return look.template("neutral")
+    import plotly.io
+
+    look.register_templates()
+    if isinstance(given, str):
+        return plotly.io.templates[given].to_plotly_json()
+    default = plotly.io.templates.default
+    if default in plotly.io.templates and plain(given) == plain(plotly.io.templates[default].to_plotly_json()):
+        return look.template("neutral")
+    return given
+
+
+def plain(value: Any) -> Any:
+    """JSON data from any value of a figure: numbers rounded to 6 significant digits, NaN and infinities as None.
+
+    >>> plain({"y": np.array([1 / 3, np.nan]), "names": ("a", "b")})
+    {'y': [0.333333, None], 'names': ['a', 'b']}
+    """
+    if hasattr(value, "to_plotly_json"):
+        value = value.to_plotly_json()
+    if isinstance(value, Mapping) and {"dtype", "bdata"} <= value.keys():  # Plotly's packed arrays
+        packed = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+        shape = [int(n) for n in str(value.get("shape", len(packed))).split(",")]
+        return plain(packed.reshape(shape))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, pandas columns
+        return plain(value.tolist())
+    if isinstance(value, str | bytes | bool) or value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    return str(value)  # dates and the like: Plotly reads their text
+
+
+def describe(figure: Mapping[str, Any]) -> str:
+    """One line from the words of a figure, never from its numbers: the same on every machine.
+
+    >>> describe({"data": [{"name": "seed 0"}, {"name": "seed 1"}], "layout": {"title": {"text": "Return"}}})
+    'Return: seed 0, seed 1'
+    """
+    layout = figure.get("layout", {})
+    title = layout.get("title") or {}
+    heading = title if isinstance(title, str) else title.get("text")
+    panels = [note["text"] for note in layout.get("annotations", ()) if note.get("name") == "panel title"]
+    names = list(dict.fromkeys(trace["name"] for trace in figure["data"] if trace.get("name")))
+    if len(names) > 8:
+        names = [*names[:7], f"{len(names) - 7} more"]
+    subject = heading or ", ".join(panels) or "Figure"
+    return f"{subject}: {', '.join(names)}" if names else str(subject)

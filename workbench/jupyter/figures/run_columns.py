@@ -1,0 +1,144 @@
+"""What the views draw of a run, as plain columns: read from a trainer, or from anything with the same attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from workbench.jupyter.figures.plots import Floats
+
+Column = npt.NDArray[Any]
+Columns = Mapping[str, Column]
+
+STANDARDIZED = "std of A"
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """One run, as far as it has come.
+
+    name         what the legend calls it
+    agents       the agents' names, in the environment's order (their colours go by it)
+    order        the units of the newest iteration in update order; () before the first
+    iterations   the columns of ``trainer.history``
+    updates      {unit: its columns of ``trainer.agent_history``}, in the environment's order; none before the first
+    evaluations  the columns of ``trainer.evaluations``
+    m_factors    {agent: (n_steps, n_envs)} in update order
+    max_kl       δ, where the method has one
+    unit         of advantages, and so of M
+    upto         the iteration that positions are shown of; None for the newest
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    order: tuple[str, ...] = ()
+    iterations: Columns = field(default_factory=dict)
+    updates: Mapping[str, Columns] = field(default_factory=dict)
+    evaluations: Columns = field(default_factory=dict)
+    m_factors: Mapping[str, Column] = field(default_factory=dict)
+    max_kl: float | None = None
+    unit: str = STANDARDIZED
+    upto: int | None = None
+
+    def column(self, table: str, name: str) -> Floats:
+        """A column of "iterations" or "evaluations" as floats; NaN where the run lacks it."""
+        return floats(getattr(self, table), name)
+
+    def updates_of(self, unit: str, name: str) -> Floats:
+        """A column of a unit's updates as floats; NaN where the run lacks it."""
+        return floats(self.updates[unit], name)
+
+
+def floats(columns: Columns, name: str) -> Floats:
+    """A column as floats; NaN where there is none of that name."""
+    if name in columns:
+        return np.asarray(columns[name], dtype=np.float64)
+    return np.full(len(next(iter(columns.values()), ())), np.nan)
+
+
+def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> RunColumns:
+    """The columns of one trainer, if they were not read already; the M-factors, which are large, only if asked for."""
+    if isinstance(trainer, RunColumns):
+        return trainer
+    if not hasattr(trainer, "agent_history"):
+        raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
+    return RunColumns(
+        name=name if name is not None else _method(trainer),
+        agents=tuple(trainer.env.agents),
+        order=tuple(trainer.iteration_order),
+        iterations=_columns(trainer.history),
+        updates=by_unit(trainer.units, _columns(trainer.agent_history)),
+        evaluations=_columns(trainer.evaluations),
+        m_factors=trainer.m_factors if m_factors else {},
+        **settings_shown(trainer),
+    )
+
+
+def read_all(trainers: Any, m_factors: bool = False) -> list[RunColumns]:
+    """The runs of one trainer, of {name: trainer}, or of a sequence of trainers (named by method and number).
+
+    ``m_factors``: with those of the first run. Columns that were read already are taken as they are.
+    """
+    if isinstance(trainers, list) and trainers and all(isinstance(run, RunColumns) for run in trainers):
+        return trainers
+    several = named(trainers).items()
+    return [read(trainer, name, m_factors and i == 0) for i, (name, trainer) in enumerate(several)]
+
+
+def named(trainers: Any) -> dict[str, Any]:
+    """{name: trainer} of what a view is given."""
+    if isinstance(trainers, Mapping) and trainers:
+        return {str(name): trainer for name, trainer in trainers.items()}
+    if hasattr(trainers, "agent_history"):
+        return {_method(trainers): trainers}
+    if isinstance(trainers, Iterable) and not isinstance(trainers, str):
+        several = list(trainers)
+        if several and all(hasattr(trainer, "agent_history") for trainer in several):
+            return {f"{_method(trainer)} {i}": trainer for i, trainer in enumerate(several, 1)}
+    raise TypeError(
+        f"got {trainers!r}; expected a trainer, a sequence of trainers, or a mapping such as "
+        '{"ε = 0.2": trainer, "ε = 0.05": fork}.'
+    )
+
+
+def _method(trainer: Any) -> str:
+    return str(getattr(trainer, "method", "run"))
+
+
+def settings_shown(trainer: Any) -> dict[str, Any]:
+    """The settings that a ``RunColumns`` carries."""
+    standardized = getattr(trainer.settings, "standardize_advantages", True)
+    max_kl = getattr(trainer.settings, "max_kl", None)
+    return {"max_kl": None if max_kl is None else float(max_kl), "unit": STANDARDIZED if standardized else "return"}
+
+
+def by_unit(units: Sequence[str], columns: Columns) -> dict[str, Columns]:
+    """The rows of an agent history apart by unit."""
+    if not len(columns.get("agent", ())):
+        return {unit: {} for unit in units}
+    names = columns["agent"].astype(str)
+    rows = {unit: np.flatnonzero(names == unit) for unit in units}
+    return {unit: {name: column[rows[unit]] for name, column in columns.items() if name != "agent"} for unit in units}
+
+
+def _columns(table: Any) -> dict[str, Column]:
+    return {str(name): table[name].to_numpy() for name in table.columns}
+
+
+def unit_label(agents: Sequence[str], unit: str) -> str:
+    """How a unit is called on an axis: an agent by its name, agents with one policy together.
+
+    >>> unit_label(("a", "b", "c"), "b"), unit_label(("a", "b", "c"), "a+c"), unit_label(("a", "b", "c"), "a+b+c")
+    ('b', 'a + c', 'all 3 agents')
+    """
+    members = unit.split("+") if unit not in agents else [unit]
+    return f"all {len(agents)} agents" if len(members) == len(agents) > 1 else " + ".join(members)
+
+
+def members(agents: Sequence[str], units: Iterable[str]) -> list[str]:
+    """The agents of some units, one after another."""
+    return [agent for unit in units for agent in ([unit] if unit in agents else unit.split("+"))]

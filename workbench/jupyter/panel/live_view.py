@@ -1,0 +1,90 @@
+"""``LiveView``: one view in a cell of its own, drawn anew while its trainers train."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from workbench.jupyter import look
+from workbench.jupyter.cells import CellHooks
+from workbench.jupyter.figures.drawings import Drawing
+from workbench.jupyter.figures.record import Record
+from workbench.jupyter.figures.run_columns import named
+from workbench.jupyter.look import Spec
+from workbench.jupyter.panel.history_buffer import HistoryBuffer
+from workbench.jupyter.panel.live_plot import LiveFigure
+from workbench.jupyter.panel.stored_record import StoredRecord
+
+
+class LiveView:
+    """A view (``wb.views.live`` makes one) of one trainer or of several, with the view's own options.
+
+    view       the function of ``wb.views``; ``one`` says that it takes one trainer, and so the first
+    m_factors  whether it draws the first trainer's M-factors, which are large
+
+    What fails in drawing is said under the figure; training goes on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        view: Callable[..., Record],
+        trainers: Any,
+        options: Mapping[str, Any],
+        *,
+        one: bool,
+        m_factors: bool,
+    ) -> None:
+        self._name, self._view, self._options = name, view, dict(options)
+        self._one, self._m_factors = one, m_factors
+        self._buffers = [HistoryBuffer(trainer, name) for name, trainer in named(trainers).items()]
+        self.record()  # what the view does not take is refused here and now
+        self._figure = LiveFigure(self._arranged)
+        self._figure.frames.gentle = True
+        self._shown = StoredRecord(self.record, self._figure.failed)
+        self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
+        changed = weakref.WeakMethod(self._changed)  # a trainer keeps no view alive
+        self._ends: list[Callable[[], object]] = [
+            weakref.finalize(self, buffer.trainer.subscribe(lambda event: (method := changed()) and method()))
+            for buffer in self._buffers
+        ]
+
+    def record(self) -> Drawing:
+        """The figure as it is now, in a form that is kept with the notebook."""
+        runs = [buffer.run(beside=not (self._m_factors and i == 0)) for i, buffer in enumerate(self._buffers)]
+        drawing = self._view(runs[0] if self._one else runs, **self._options)
+        assert isinstance(drawing, Drawing)
+        return drawing
+
+    def close(self) -> None:
+        """Follow nothing any more, and take the figure off the page; its record stays."""
+        for end in self._ends:
+            end()
+        for buffer in self._buffers:
+            buffer.close()
+        self._figure.close()
+        self._around_each_cell.close()
+        self._shown.close()
+
+    def _arranged(self, widths: Iterable[int]) -> tuple[Mapping[int, Spec], str]:
+        drawing = self.record()
+        self._shown.renew_soon()
+        return drawing.arranged(dict.fromkeys(widths, look.PANEL_HEIGHT)), drawing.text
+
+    def _changed(self) -> None:
+        self._figure.frames.poke()
+
+    def _before_cell(self) -> None:
+        self._figure.frames.unattended = True
+
+    def _after_cell(self) -> None:
+        self._figure.frames.unattended = False
+        self._figure.frames.poke()
+
+    def __repr__(self) -> str:
+        return f"Live view {self._name} of {', '.join(buffer.name for buffer in self._buffers)}"
+
+    def _ipython_display_(self) -> None:
+        self._shown.display(self._figure.plot, repr(self))
+        self._figure.frames.poke()

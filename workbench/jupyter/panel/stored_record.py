@@ -1,0 +1,132 @@
+"""The record below a live panel or view: what stays in the notebook, and when it is drawn anew."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from workbench.jupyter.figures.record import Record
+
+DELAY = 1.5  # seconds of rest before the record is drawn anew
+LOOK_AGAIN = 5.0  # seconds until a waiting thread sees that no record is left
+
+
+class StoredRecord:
+    """Shows a panel with a record below it, and keeps the record up to date while the panel rests.
+
+    The page hides the record while the panel above it is alive; it is what a reader without a kernel sees. What
+    ``make`` raises goes to ``on_error``, and the record stays as it was.
+    """
+
+    def __init__(self, make: Callable[[], Record], on_error: Callable[[Exception], None]) -> None:
+        self._make = make
+        self.failed = on_error
+        self._handles: list[Any] = []
+        self._lock = threading.Lock()
+
+    def display(self, box: Any, text: str) -> None:
+        """Show the panel, and below it the record."""
+        import IPython.display
+
+        bundle = box._repr_mimebundle_()
+        IPython.display.display({**bundle, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+        record = self._made()
+        if record is None:
+            return
+        handle = IPython.display.display(record, display_id=True)  # type: ignore[no-untyped-call]
+        if handle is not None:
+            self._handles.append(handle)
+            _REDRAWS.add(self)
+
+    def _made(self) -> Record | None:
+        try:
+            return self._make()
+        except Exception as error:
+            self.failed(error)
+            return None
+
+    def renew_soon(self) -> None:
+        """Draw the record anew after a moment without further changes."""
+        _REDRAWS.renew(self)
+
+    def renew(self) -> None:
+        """Draw the record anew."""
+        if not self._handles:
+            return
+        _REDRAWS.forget(self)
+        with self._lock:
+            record = self._made()
+            for handle in self._handles if record is not None else []:
+                handle.update(record)
+
+    def close(self) -> None:
+        """Leave the record as it is."""
+        _REDRAWS.remove(self)
+        with self._lock:
+            self._handles = []
+
+
+class RedrawQueue:
+    """Draws records once their moment has come, all in one thread, which lives while any is shown.
+
+    In a new thread each time, the C library and matplotlib's fonts would each time take new memory: megabytes a record.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._shown: weakref.WeakSet[StoredRecord] = weakref.WeakSet()
+        self._due: weakref.WeakKeyDictionary[StoredRecord, float] = weakref.WeakKeyDictionary()
+        self._thread: threading.Thread | None = None
+
+    def add(self, record: StoredRecord) -> None:
+        """A record that is shown from now on."""
+        with self._changed:
+            self._shown.add(record)
+
+    def renew(self, record: StoredRecord) -> None:
+        """Draw it in a moment, unless it is asked for again by then."""
+        with self._changed:
+            if record not in self._shown:
+                return
+            self._due[record] = time.monotonic() + DELAY
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="workbench-record", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def forget(self, record: StoredRecord) -> None:
+        """It has been drawn."""
+        with self._changed:
+            self._due.pop(record, None)
+
+    def remove(self, record: StoredRecord) -> None:
+        """It is closed."""
+        with self._changed:
+            self._shown.discard(record)
+            self._due.pop(record, None)
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not len(self._shown):
+                    self._thread = None
+                    break
+                now = time.monotonic()
+                left = min((at - now for at in self._due.values()), default=LOOK_AGAIN)
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                record = min(self._due, key=self._due.__getitem__)
+                del self._due[record]
+            try:
+                record.renew()
+            except Exception as error:
+                record.failed(error)
+            del record  # a thread at rest keeps nothing alive
+
+
+_REDRAWS = RedrawQueue()
