@@ -45,9 +45,8 @@ def commands(process):
 
 
 def kernels(process):
-    """The kernels below a process: children of its fork servers."""
-    servers = [each for each in descendants(process) if "fork_server.py" in commands(each)]
-    return [each for each in servers if "fork_server.py" in commands(each.parent() or each)]
+    """The kernels below a process: children of its workers."""
+    return [each for each in descendants(process) if "ipykernel_launcher" in commands(each)]
 
 
 def kernel_at_work(process, directory):
@@ -97,7 +96,7 @@ def check_kills(tmp_path, runs):
             settled.setdefault(name, attempts(directory, name))
         return settled
 
-    worker = wait_until(lambda: len(settle()) >= 2 and kernel_at_work(driver, directory), "a run").parent().parent()
+    worker = wait_until(lambda: len(settle()) >= 2 and kernel_at_work(driver, directory), "a run").parent()
     assert "multiprocessing" in commands(worker)
     worker.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 
@@ -12,7 +13,6 @@ from tiny_notebook import PARAMETERS, write_notebook
 
 import workbench as wb
 from workbench.sweeps import values
-from workbench.sweeps.engine import run_one
 from workbench.sweeps.notebook import read_notebook, read_parameters
 from workbench.sweeps.spec import read_spec
 
@@ -331,7 +331,7 @@ def test_a_spec_that_is_missing_or_of_another_kind_is_told(tmp_path):
 
 def test_what_is_written_into_a_notebook_is_a_literal_and_nothing_else():
     """Whatever the value, the injected line is one assignment of a literal that is the value again."""
-    run_one()  # registers the translator
+    importlib.import_module("workbench.sweeps.run_one")  # registers the translator
     from papermill.translators import papermill_translators
 
     translator = papermill_translators.find_translator("python3", "python")

@@ -17,8 +17,9 @@ import pytest
 from tiny_notebook import WORK, value_of, write_notebook
 
 import workbench as wb
-from workbench.sweeps import engine, kernels, layout, results
-from workbench.sweeps.engine import SweepError, run_one
+from workbench.sweeps import engine, layout, results
+from workbench.sweeps.engine import SweepError
+from workbench.sweeps.run_one import run_one
 from workbench.sweeps.work import make_job
 
 DEADLINE = 120.0
@@ -295,75 +296,28 @@ def test_the_fields_word_for_the_method_is_understood(tmp_path):
 # ---- kernels ----
 
 TELLS = """\
-import json, os, pathlib, random, sys, threading
+import json, os, pathlib, random
 import numpy as np
 told = {"ppid": os.getppid(), "draw": float(np.random.rand()), "python": random.random(), "cwd": os.getcwd(),
-        "threads": os.environ["OMP_NUM_THREADS"], "path": sys.path, "main": __name__, "argv": len(sys.argv)}
+        "threads": os.environ["OMP_NUM_THREADS"]}
 (pathlib.Path(directory) / "summary.json").write_text(json.dumps(told))
 """
 
 
-@pytest.fixture
-def tells(tmp_path, monkeypatch):
-    """Does a run of a notebook that tells of its process, in this process; returns its summary."""
+def test_a_kernel_starts_beside_its_notebook_with_threads_and_a_stream_of_its_own(tmp_path):
     notebook = write_notebook(tmp_path / "tells.ipynb", TELLS)
-    yield lambda seed: _told(notebook, tmp_path / "sweep", seed)
-    kernels.close_fork_servers()
-
-
-def _told(notebook, directory, seed, **changes):
-    sweep = wb.Sweep(notebook, seeds=[seed], directory=directory, threads=1)
-    job = make_job(sweep)(sweep.plan.runs[0])
-    outcome = run_one()(job, lambda: False)
-    assert outcome.kind == "finished", outcome.message
-    return sweep.runs[0].summary
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_a_forked_kernel_is_like_a_fresh_one(tells, monkeypatch, tmp_path):
-    first, second = tells(0), tells(1)
-    assert first["ppid"] == second["ppid"] != os.getpid(), "both come from one fork server"
-    assert first["draw"] != second["draw"], "NumPy's global stream was shared"
+    told = []
+    for seed in range(2):
+        sweep = wb.Sweep(notebook, seeds=[seed], directory=tmp_path / "sweep", threads=1)
+        outcome = run_one(make_job(sweep)(sweep.plan.runs[0]), lambda: False)
+        assert outcome.kind == "finished", outcome.message
+        told.append(sweep.runs[0].summary)
+    first, second = told
+    assert first["ppid"] == second["ppid"] == os.getpid()
+    assert first["draw"] != second["draw"]
     assert first["python"] != second["python"]
-    monkeypatch.setattr(kernels, "fork_server", lambda *_: None)
-    fresh = tells(2)
-    assert fresh["ppid"] == os.getpid()
-    for name in ("cwd", "threads", "path", "main", "argv"):
-        assert first[name] == fresh[name], name
+    assert first["threads"] == "1"
     assert first["cwd"] == str(tmp_path)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_what_cannot_be_forked_safely_is_started_afresh(tells, monkeypatch, tmp_path):
-    (tmp_path / "starts_a_thread.py").write_text(
-        "import threading\nthreading.Thread(target=input, daemon=True).start()"
-    )
-    (tmp_path / "starts_a_thread.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setitem(kernels.IMPORTS, "numpy", ("numpy", "starts_a_thread"))
-    server = kernels.fork_server(("starts_a_thread",), 1)
-    assert server is not None
-    assert not server.fit
-    assert tells(0)["ppid"] == os.getpid()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_kernels_go_with_their_fork_server(tmp_path):
-    server = kernels.fork_server((), 1)
-    assert server is not None
-    assert server.fit
-    with open(os.devnull, "w") as output:
-        child = server.fork(["ipykernel", "-f", str(tmp_path / "k.json")], os.environ, str(tmp_path), [output.fileno()])
-    assert child.poll() is None
-    server._process.kill()
-    assert child.wait(10) == -9
-    again = kernels.fork_server((), 1)
-    assert again is not server
-    kernels.close_fork_servers()
-    with pytest.raises(ChildProcessError, match="is gone"):
-        again.fork(["ipykernel"], os.environ, str(tmp_path), [0])
 
 
 # ---- clusters ----
@@ -406,11 +360,6 @@ def test_a_worker_process_starts_no_cluster(monkeypatch):
     monkeypatch.setattr(multiprocessing.process.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), engine.cluster(1):
         pass
-
-
-def test_a_forked_kernel_that_goes_on_is_waited_for_no_longer_than_asked():
-    with pytest.raises(subprocess.TimeoutExpired, match=r"'kernel' timed out after 0\.0 seconds"):
-        kernels.ForkedProcess(None, 1).wait(0)
 
 
 def test_a_lost_connection_is_told():

@@ -8,11 +8,9 @@ own directory, across all of them.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import multiprocessing.process
 import queue
-import sys
 import threading
 import time
 import uuid
@@ -34,7 +32,6 @@ LOOK_ELSEWHERE = 2.0  # seconds between two looks at what somebody else works on
 PAUSE_AFTER_DEATH = 0.5  # before a run whose kernel died is tried again
 LONG_POLL = "5s"
 PATIENCE = "10s"  # with a scheduler that does not answer
-GRAMMAR = "rfc3987_syntax"
 
 # One run at a time for each worker, none in advance; a run is given up by its own count of deaths, not by Dask's.
 CONFIG = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 100}
@@ -44,23 +41,10 @@ class SweepError(WorkbenchError):
     """The cluster cannot do this sweep: it cannot be reached, or its workers lack what they need."""
 
 
-def run_one() -> Callable[[Job, Callable[[], bool]], Outcome]:
-    """On a worker: ``run_one.run_one``, imported when the first run comes, since no client needs papermill.
-
-    Without a package that makes jsonschema build a grammar of IRIs when it is imported, which takes three seconds; what
-    is left out is a check that no notebook needs.
-    """
-    if "jsonschema" in sys.modules or GRAMMAR in sys.modules:
-        return importlib.import_module("workbench.sweeps.run_one").run_one  # type: ignore[no-any-return]
-    sys.modules[GRAMMAR] = None  # type: ignore[assignment]  # "not to be found", says Python
-    try:
-        return importlib.import_module("workbench.sweeps.run_one").run_one  # type: ignore[no-any-return]
-    finally:
-        del sys.modules[GRAMMAR]
-
-
 def do_run(job: Job, hold: str, stop: str) -> Outcome:
     """On a worker: do a run unless the sweep is on hold, and stop it when asked to."""
+    from workbench.sweeps.run_one import run_one  # with papermill, which no client needs
+
     client = get_client()
     if Event(hold, client=client).is_set():
         return Outcome(job.name, "held")
@@ -77,7 +61,7 @@ def do_run(job: Job, hold: str, stop: str) -> Outcome:
 
     threading.Thread(target=wait, name=f"wait {job.name}", daemon=True).start()
     try:
-        return run_one()(job, asked.is_set)
+        return run_one(job, asked.is_set)
     finally:
         over.set()
 

@@ -17,7 +17,6 @@ class Job:
     notebook     as JSON without outputs
     notebook_name, notebook_digest, notebook_folder   what it is called, what it does, where its kernel starts
     kernel       name of its kernel
-    modules      to be imported before the kernel is forked
     threads      that numerical libraries may use
     git          revision of the notebook's repository
     """
@@ -30,7 +29,6 @@ class Job:
     notebook_digest: str
     notebook_folder: str
     kernel: str = "python3"
-    modules: tuple[str, ...] = ()
     threads: int = 1
     git: Mapping[str, Any] | None = None
 

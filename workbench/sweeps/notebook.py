@@ -82,22 +82,6 @@ class Notebook:
         code = [source_of(cell) for cell in code_cells(self.content) if TAG not in tags_of(cell)]
         return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
-    @cached_property
-    def imports(self) -> tuple[str, ...]:
-        """The packages that its cells import."""
-        found: set[str] = set()
-        for cell in code_cells(self.content):
-            try:
-                tree = ast.parse(source_of(cell))
-            except SyntaxError:  # magics and shell escapes: those are the kernel's to understand
-                continue
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.add(node.module.split(".")[0])
-        return tuple(sorted(found))
-
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters of a run: those given (names that ``plan.check_names`` let in), checked, and the defaults."""
         return {

@@ -30,7 +30,7 @@ from papermill.translators import PythonTranslator, papermill_translators
 
 from workbench.sweeps import layout, provenance
 from workbench.sweeps.job import Job, Outcome
-from workbench.sweeps.kernels import RunKernel
+from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.layout import Claim
 from workbench.sweeps.report import page
 
@@ -184,7 +184,6 @@ class _Attempt:
         with self._output() as output:
 
             class Kernel(RunKernel):
-                modules = self.job.modules
                 threads = self.job.threads
                 kept_open = (self.claim.descriptor,)
                 started = self._watch

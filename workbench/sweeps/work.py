@@ -31,11 +31,9 @@ def cores() -> int:
 def make_job(batch: Batch) -> Callable[[Run], Job]:
     """How a run of a sweep is told to a worker."""
     from workbench.sweeps.job import Job
-    from workbench.sweeps.kernels import modules_to_import
 
     notebook = batch.notebook
     kernel = notebook.content["metadata"].get("kernelspec", {}).get("name", "python3")
-    modules = modules_to_import(notebook.imports)
     git = provenance.git_state(notebook.path.parent)
 
     def job(run: Run) -> Job:
@@ -48,7 +46,6 @@ def make_job(batch: Batch) -> Callable[[Run], Job]:
             notebook_digest=notebook.digest,
             notebook_folder=str(notebook.path.parent),
             kernel=kernel,
-            modules=modules,
             threads=batch.threads,
             git=git,
         )
