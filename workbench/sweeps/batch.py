@@ -18,7 +18,7 @@ from workbench.sweeps.notebook import SEED, Notebook, read_notebook
 from workbench.sweeps.plan import Plan, Run
 from workbench.sweeps.progress import Progress
 from workbench.sweeps.results import RunResult
-from workbench.sweeps.work import Work, cores, show
+from workbench.sweeps.work import Work, show
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -85,7 +85,7 @@ class Batch:
         if scheduler is not None and not isinstance(scheduler, str):
             raise TypeError(f"scheduler is {scheduler!r}; expected an address, such as 'tcp://host:8786'.")
         self._write_down(retry_failed)
-        self._work = Work(self, workers or cores(), client, scheduler)
+        self._work = Work(self, workers or provenance.available_cpus(), client, scheduler)
         if progress:
             self._work.shown = show(self)
         self._work.begin()

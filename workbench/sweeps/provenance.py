@@ -35,8 +35,13 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Where this process runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"host": socket.gethostname(), "system": platform.platform(), "processor": processor(), "cores": cores}
+    about = {"host": socket.gethostname(), "system": platform.platform(), "processor": processor()}
+    return {**about, "cores": available_cpus()}
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -35,9 +35,9 @@ from workbench.sweeps.kept import KeptRun
 from workbench.sweeps.notebook import SEED
 from workbench.sweeps.plan import Plan, Run, expand
 from workbench.sweeps.progress import duration
+from workbench.sweeps.provenance import available_cpus
 from workbench.sweeps.results import IDENTIFYING, RunResult
 from workbench.sweeps.spec import parse
-from workbench.sweeps.work import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,10 +229,10 @@ class Study(Batch):
         if not paces:
             return None if missing else 0.0
         seconds = sum(_size(run.parameters) * _pace(run.parameters, paces) for run in missing)
-        return seconds / max(1, min(workers or cores(), len(missing)))
+        return seconds / max(1, min(workers or available_cpus(), len(missing)))
 
     def _lines(self, workers: int | None = None) -> dict[str, str]:
-        n_workers = workers or cores()
+        n_workers = workers or available_cpus()
         seconds = self.estimate(n_workers)
         left = len(self.missing)
         cost = "nothing" if not left else "not known before a run is finished"

@@ -14,7 +14,7 @@ from workbench.sweeps.batch import Batch
 from workbench.sweeps.notebook import SEED
 from workbench.sweeps.plan import expand
 from workbench.sweeps.progress import duration
-from workbench.sweeps.work import cores
+from workbench.sweeps.provenance import available_cpus
 
 SHOWN = 12  # combinations in a plan's table
 
@@ -84,7 +84,7 @@ class Sweep(Batch):
         if not paces or not left:
             return None if left else 0.0
         total = statistics.median(paces) * sum(_size(run.parameters) for run in left)
-        return total / min(workers or cores(), len(left))
+        return total / min(workers or available_cpus(), len(left))
 
     def _paces(self, directories: Iterable[Path]) -> list[float]:
         """Seconds for each unit of size of the finished runs there."""
@@ -110,7 +110,7 @@ class Sweep(Batch):
         elif seconds == 0:
             cost = "nothing is left to do"
         else:
-            cost = f"about {duration(seconds)} on {cores()} workers, by the pace of finished runs"
+            cost = f"about {duration(seconds)} on {available_cpus()} workers, by the pace of finished runs"
         if sizes := [run.parameters["env_steps"] for run in self.plan.runs if "env_steps" in run.parameters]:
             cost = f"{sum(sizes):,} env steps in all; {cost}"
         lines = {

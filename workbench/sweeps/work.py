@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
     from workbench.sweeps.job import Job
 
 POLL = 0.2  # seconds between two looks of a waiting cell, at which an interrupt is heard
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_job(batch: Batch) -> Callable[[Run], Job]:

@@ -1,4 +1,4 @@
-"""What ``workbench.bench`` measures in processes of their own: seeds side by side, memory, and imports."""
+"""What ``bench`` measures in processes of their own: seeds side by side, memory, and imports."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def footprint(plan: Mapping[str, Any]) -> Footprint:
     return Footprint(peak, **{name: statistics.median(values) for name, values in seconds.items()})
 
 
-class _Run:
+class TrainingProcess:
     """A training process, asked for iterations line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -116,8 +116,8 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _training(plan: Mapping[str, Any]) -> Iterator[_Run]:
-    code = "from workbench.bench_processes import train_when_asked; train_when_asked()"
+def _training(plan: Mapping[str, Any]) -> Iterator[TrainingProcess]:
+    code = "from workbench.commands.bench_processes import train_when_asked; train_when_asked()"
     environ = {**os.environ, "OMP_NUM_THREADS": "1"} if plan["single"] else dict(os.environ)
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(plan)],
@@ -127,7 +127,7 @@ def _training(plan: Mapping[str, Any]) -> Iterator[_Run]:
         env=environ,
     )
     try:
-        yield _Run(process)
+        yield TrainingProcess(process)
     finally:
         process.communicate()  # closes its input, which ends it
 
