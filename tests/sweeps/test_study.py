@@ -13,7 +13,7 @@ from tiny_notebook import PARAMETERS, value_of, write_notebook
 
 import workbench as wb
 from workbench.__main__ import main
-from workbench.sweeps import kept, layout
+from workbench.sweeps import files, kept
 
 SPEC = """\
 notebook: ../tiny.ipynb
@@ -208,6 +208,6 @@ def test_what_is_committed_agrees_with_its_spec(root, name):
     assert study.complaints() == []
     for run in study.kept:
         assert run.path.stat().st_size < 200_000
-        assert not layout.read_json(run.path)
+        assert not files.read_json(run.path)
     held = [path for folder in ("runs", "policies") for path in (study.home / folder).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in held) < 20_000_000

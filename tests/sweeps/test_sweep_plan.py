@@ -252,7 +252,7 @@ def test_values_are_taken_as_declared(kind, value, expected):
     ],
 )
 def test_values_of_another_kind_are_not(kind, value):
-    with pytest.raises(values.Misfit):
+    with pytest.raises(values.ParameterError):
         values.fit(value, values.annotation(kind))
 
 
@@ -264,11 +264,10 @@ def test_the_range_in_a_comment_holds():
         (">= 1 things", (1,), (0,)),
         ("< 3", (2.9,), (3,)),
     ):
-        check = values.range_check(comment)
-        assert [check(value) for value in good] == [None] * len(good), comment
-        assert all(check(value) for value in bad), comment
-    assert values.range_check("in which order") is None
-    assert values.range_check("the learning rate, > 0") is None
+        assert [values.expected_by(comment, value) for value in good] == [None] * len(good), comment
+        assert all(values.expected_by(comment, value) for value in bad), comment
+    assert values.expected_by("in which order", -1) is None
+    assert values.expected_by("the learning rate, > 0", -1) is None
 
 
 # ---- files ----

@@ -17,10 +17,9 @@ import pytest
 from tiny_notebook import WORK, value_of, write_notebook
 
 import workbench as wb
-from workbench.sweeps import engine, layout, results
-from workbench.sweeps.engine import SweepError
+from workbench.sweeps import cluster, dispatcher, files, layout, results
+from workbench.sweeps.cluster import SweepError
 from workbench.sweeps.run_one import run_one
-from workbench.sweeps.work import make_job
 
 DEADLINE = 120.0
 
@@ -43,7 +42,7 @@ def attempts(sweep):
 
 
 def outcomes(run):
-    return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
+    return [line["outcome"] for line in files.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
 
 
 def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, client, monkeypatch):
@@ -82,7 +81,7 @@ def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, c
     before = attempts(sweep)
     sweep.run(client=client, progress=False)
     assert attempts(sweep) == before
-    monkeypatch.setattr(engine, "cluster", None)  # and needs none for it
+    monkeypatch.setattr(cluster, "cluster", None)  # and needs none for it
     sweep.run(workers=2, progress=False)
     monkeypatch.undo()
     assert "nothing is left to do" in repr(sweep)
@@ -236,11 +235,11 @@ def test_a_run_is_claimed_as_long_as_its_kernel_lives(tmp_path):
 
 def test_lines_that_are_being_written_are_not_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    layout.append_lines(path, [{"a": 1, "b": float("nan")}, {"a": 2, "b": (1, float("inf"))}])
+    files.append_lines(path, [{"a": 1, "b": float("nan")}, {"a": 2, "b": (1, float("inf"))}])
     with open(path, "ab") as file:
         file.write(b'{"a": 3')
-    assert layout.read_lines(path) == [{"a": 1, "b": None}, {"a": 2, "b": [1, None]}]
-    assert layout.last_line(path) == {"a": 2, "b": [1, None]}
+    assert files.read_lines(path) == [{"a": 1, "b": None}, {"a": 2, "b": [1, None]}]
+    assert files.last_line(path) == {"a": 2, "b": [1, None]}
 
 
 # ---- comparing ----
@@ -272,14 +271,14 @@ def test_its_groups_are_compared_and_drawn(compared):
 def test_a_run_changed_by_hand_is_left_out_unless_asked_for(compared):
     steered = compared.runs[0]
     path = steered.directory / layout.SUMMARY
-    layout.write_json(path, {**steered.summary, "steered": True})
+    files.write_json(path, {**steered.summary, "steered": True})
     try:
         assert compared.table().groupby("run")["steered"].first().sum() == 1
         assert "1 run steered by hand" in repr(compared.compare())
         assert len(compared.compare().scores["random"]["all runs"]) == 2
         assert len(compared.compare(steered=True).scores["random"]["all runs"]) == 3
     finally:
-        layout.write_json(path, steered.summary)
+        files.write_json(path, steered.summary)
 
 
 def test_the_fields_word_for_the_method_is_understood(tmp_path):
@@ -288,8 +287,8 @@ def test_the_fields_word_for_the_method_is_understood(tmp_path):
     sweep = wb.Sweep(notebook, grid={"method": ["happo", "mappo"]}, seeds=[0, 1], directory=tmp_path / "sweep")
     for run in sweep.runs:
         run.directory.mkdir(parents=True)
-        layout.write_lines(run.directory / layout.METRICS, [{"env_steps": 5, "return": 1.0}])
-        layout.write_json(run.directory / layout.FINISHED, {})
+        files.write_lines(run.directory / layout.METRICS, [{"env_steps": 5, "return": 1.0}])
+        files.write_json(run.directory / layout.FINISHED, {})
     assert sweep.compare(by="algorithm").groups == sweep.compare(by="method").groups == ("happo", "mappo")
 
 
@@ -309,7 +308,7 @@ def test_a_kernel_starts_beside_its_notebook_with_threads_and_a_stream_of_its_ow
     told = []
     for seed in range(2):
         sweep = wb.Sweep(notebook, seeds=[seed], directory=tmp_path / "sweep", threads=1)
-        outcome = run_one(make_job(sweep)(sweep.plan.runs[0]), lambda: False)
+        outcome = run_one(sweep._job()(sweep.plan.runs[0]), lambda: False)
         assert outcome.kind == "finished", outcome.message
         told.append(sweep.runs[0].summary)
     first, second = told
@@ -325,7 +324,7 @@ def test_a_kernel_starts_beside_its_notebook_with_threads_and_a_stream_of_its_ow
 
 def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkeypatch):
     sweep = wb.Sweep(notebook, directory=tmp_path / "sweep")
-    monkeypatch.setattr(engine, "PATIENCE", "1s")
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
     with pytest.raises(SweepError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"):
         sweep.run(scheduler="tcp://127.0.0.1:1", progress=False)
     monkeypatch.setattr(wb, "__version__", "9.9")
@@ -344,7 +343,7 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
             r"the worker at tcp://h:1 cannot do runs \(ImportError\('none'\)\); install",
         ),
         (
-            {"version": wb.__version__, "sees": False},
+            (wb.__version__, False),
             r"tcp://h:1 does not see '.*'\. Choose a directory that all",
         ),
     ],
@@ -352,30 +351,30 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
 def test_workers_that_cannot_do_it_are_refused(state, message, tmp_path):
     client = SimpleNamespace(run=lambda *_, **__: {"tcp://h:1": state})
     with pytest.raises(SweepError, match=message):
-        engine.check_workers(client, tmp_path)
+        cluster.check_workers(client, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_process_starts_no_cluster(monkeypatch):
     monkeypatch.setattr(multiprocessing.process.current_process(), "_inheriting", True, raising=False)
-    with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), engine.cluster(1):
+    with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), cluster.cluster(1):
         pass
 
 
 def test_a_lost_connection_is_told():
     lost = SimpleNamespace(client=SimpleNamespace(status="closed"))
     with pytest.raises(SweepError, match=r"the connection to the cluster was lost; sweep\.run\(\) goes on"):
-        engine.Engine._take(lost, "run", SimpleNamespace(status="cancelled"))
+        dispatcher.RunDispatcher._take(lost, "run", SimpleNamespace(status="cancelled"))
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    layout.write_whole(tmp_path / "a.json", b"before")
+    files.write_text(tmp_path / "a.json", "before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        layout.write_whole(tmp_path / "a.json", b"after")
+        files.write_text(tmp_path / "a.json", "after")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.json": b"before"}
 
 
@@ -412,8 +411,8 @@ def test_the_table_keeps_the_metrics_names(tmp_path):
     place = tmp_path / layout.RUNS / "abc"
     place.mkdir(parents=True)
     parameters = {"env_steps": 10, "order": ["a", "b"], "seed": 1}
-    layout.write_json(tmp_path / layout.SWEEP, {"swept": ["env_steps", "order"], "runs": {"abc": parameters}})
-    layout.write_lines(place / layout.METRICS, [{"env_steps": 5, "order": ["b", "a"], "return": None}])
+    files.write_json(tmp_path / layout.SWEEP, {"swept": ["env_steps", "order"], "runs": {"abc": parameters}})
+    files.write_lines(place / layout.METRICS, [{"env_steps": 5, "order": ["b", "a"], "return": None}])
     (row,) = results.table(tmp_path).to_dict("records")
     assert row["env_steps"] == 5
     assert row["parameter_env_steps"] == 10

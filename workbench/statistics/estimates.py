@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.arguments import positive_integer
 from workbench.randomness import Streams
 
 Floats = npt.NDArray[np.float64]
@@ -209,8 +210,7 @@ def _checked(scores: Scores) -> dict[str, Floats]:
 
 def check_bootstrap(resamples: object, confidence: object) -> None:
     """``ValueError`` for what no bootstrap can be made with."""
-    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; expected an integer ≥ 1, such as {BAND_RESAMPLES}.")
+    positive_integer("resamples", resamples)
     if isinstance(confidence, bool) or not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; expected a number in (0, 1), such as 0.95.")
 

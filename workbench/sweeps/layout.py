@@ -1,4 +1,4 @@
-"""The files of a sweep: what each is called, how it is written so that a kill leaves it whole, and who may write.
+"""The directory of a sweep: what each file in it is called, and who may work on a run.
 
 ::
 
@@ -20,16 +20,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
-import math
 import os
 import socket
-import uuid
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 RUNS = "runs"
 SWEEP = "sweep.json"
@@ -52,91 +47,6 @@ OUTPUT = "output.log"  # what the kernel's process said outside of the notebook
 def run_directory(sweep: Path, name: str) -> Path:
     """Where a run lives."""
     return sweep / RUNS / name
-
-
-def strict(value: Any) -> Any:
-    """A value as strict JSON has it: NaN and infinities as null, tuples as lists, NumPy's numbers as Python's."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return value
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, and a kill leaves one of them."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """One object as JSON, whole or not at all."""
-    write_whole(path, (json.dumps(strict(value), indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is none, or something else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows, one JSON object a line, in one write."""
-    text = "".join(json.dumps(strict(row), ensure_ascii=False) + "\n" for row in rows)
-    with open(path, "ab") as file:
-        file.write(text.encode())
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a file by rows, whole or not at all."""
-    write_whole(path, "".join(json.dumps(strict(row), ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that may be growing: a last line without its newline is still being written."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return []
-    rows = []
-    for line in content[: content.rfind(b"\n") + 1].splitlines():
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
-
-
-def last_line(path: Path, reach: int = 1 << 14) -> dict[str, Any] | None:
-    """The newest row of a file, without reading all of it."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - reach))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return None
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                return row
-    return None
 
 
 class Claim:
@@ -170,17 +80,15 @@ class Claim:
         os.pwrite(descriptor, holder.encode(), 0)
         return cls(descriptor)
 
-    def release(self) -> None:
-        """Let go of it. Safe to call twice."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
     def __enter__(self) -> Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
 
 
 def is_claimed(directory: Path) -> bool:

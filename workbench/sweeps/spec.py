@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from workbench.errors import path_of, unknown_name
+from workbench.sweeps.files import Json
 from workbench.sweeps.sweep import Sweep
 
 WHERE = ("workers", "scheduler")
@@ -33,19 +33,19 @@ class _OnceLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML without objects, in which a key that stands twice is refused instead of the first being dropped."""
 
 
-def _once(loader: _OnceLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+def _once(loader: _OnceLoader, node: yaml.MappingNode) -> dict[Hashable, object]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
     if repeated is not None:
         raise ValueError(f"the key {repeated!r} stands there twice (line {node.start_mark.line + 1} and after)")
-    found: dict[Hashable, Any] = yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+    found: dict[Hashable, object] = yaml.SafeLoader.construct_mapping(loader, node, deep=True)
     return found
 
 
 _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _once)
 
 
-def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
+def read_spec(path: str | Path) -> tuple[Sweep, Json]:
     """The sweep that a file describes, and where it is to run: {"workers": …} or {"scheduler": …}.
 
     Raises ``FileNotFoundError``, or ``ValueError`` for what it does not understand.
@@ -55,9 +55,7 @@ def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
         raise FileNotFoundError(f"there is no file {str(path)!r} to read a sweep from.")
     given = parse(path)
     known = [name for name in inspect.signature(Sweep).parameters if name != "self"]
-    for name in given:
-        if name not in (*known, *WHERE):
-            raise unknown_name(f"key of {path.name}", name, [*known, *WHERE])
+    check_keys(f"key of {path.name}", given, [*known, *WHERE])
     for name in NEEDED:
         if not isinstance(given.get(name), str):
             raise ValueError(f"{path.name} has no {name}, or not as text; expected a path relative to the file.")
@@ -66,7 +64,14 @@ def read_spec(path: str | Path) -> tuple[Sweep, dict[str, Any]]:
     return Sweep(paths["notebook"], directory=paths["directory"], **given), where
 
 
-def parse(path: Path) -> dict[str, Any]:
+def check_keys(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """``UnknownNameError`` for a key that is none of those known."""
+    for name in given:
+        if name not in known:
+            raise unknown_name(what, name, known)
+
+
+def parse(path: Path) -> Json:
     """The keys of a .yaml or .toml file; ``ValueError`` for what is neither, or holds none."""
     if path.suffix not in (".yaml", ".yml", ".toml"):
         raise ValueError(f"{path.name} is neither .yaml nor .toml; expected one of them.")

@@ -23,27 +23,29 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from workbench.errors import path_of, unknown_name
-from workbench.sweeps import kept, layout, results, values
+from workbench.sweeps import kept, layout, results
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.job import Outcome
+from workbench.sweeps.files import Json
+from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.kept import KeptRun
 from workbench.sweeps.notebook import SEED
-from workbench.sweeps.plan import Plan, Run, expand
+from workbench.sweeps.plan import Plan, PlannedRun, expand
 from workbench.sweeps.progress import duration
 from workbench.sweeps.provenance import available_cpus
 from workbench.sweeps.results import IDENTIFYING, RunResult
-from workbench.sweeps.spec import parse
+from workbench.sweeps.spec import check_keys, parse
+from workbench.sweeps.values import Parameters, canonical, size_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.export import Policies
-    from workbench.sweeps.engine import Engine
+    from workbench.sweeps.dispatcher import RunDispatcher
 
 SPEC, RUNS, POLICIES, SCRATCH = "spec.yaml", "runs", "policies", "scratch"
 KEYS = ("notebook", "fixed", "threads", "policies", "sweeps")
@@ -64,30 +66,30 @@ class Study(Batch):
         if not (self.home / SPEC).is_file():
             raise FileNotFoundError(f"{str(directory)!r} is no study: it has no {SPEC}.")
         spec = parse(self.home / SPEC)
-        _refuse_unknown(f"key of {SPEC}", spec, KEYS)
+        check_keys(f"key of {SPEC}", spec, KEYS)
         if not isinstance(spec.get("notebook"), str) or not isinstance(spec.get("sweeps"), dict):
             raise ValueError(f"{SPEC} needs notebook, a path relative to it, and sweeps, a mapping of names to sweeps.")
         scratch = self.home.parent / SCRATCH / (self.home.name + ("-again" if again else ""))
         super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1))
         self.again = again
         self.repeated: dict[str, str] = {}
-        self._policies: Mapping[str, Any] | None = spec.get("policies")
+        self._policies: Parameters | None = spec.get("policies")
         self._until = float("inf")
         self.plan = self._planned(spec)
         defaults = {name: parameter.default for name, parameter in self.notebook.parameters.items()}
-        self._files = _Files(self.home / RUNS, values.canonical(defaults))
+        self._files = _Files(self.home / RUNS, canonical(defaults))
 
-    def _planned(self, spec: Mapping[str, Any]) -> Plan:
-        runs: dict[str, Run] = {}
+    def _planned(self, spec: Json) -> Plan:
+        runs: dict[str, PlannedRun] = {}
         seeds: dict[int, None] = {}
         for name, sweep in spec["sweeps"].items():
-            _refuse_unknown(f"key of the sweep {name} in {SPEC}", sweep, OF_A_SWEEP)
+            check_keys(f"key of the sweep {name} in {SPEC}", sweep, OF_A_SWEEP)
             plan = expand(self.notebook, **{**sweep, "fixed": {**spec.get("fixed", {}), **sweep.get("fixed", {})}})
             runs |= {run.name: run for run in plan.runs}
             seeds |= dict.fromkeys(plan.seeds)
         order = list(seeds)
 
-        def when(run: Run) -> tuple[float, int]:
+        def when(run: PlannedRun) -> tuple[float, int]:
             return run.parameters.get("env_steps", 0), order.index(run.parameters[SEED]) if order else 0
 
         return Plan(tuple(sorted(runs.values(), key=when)), _swept(runs.values()), tuple(order))
@@ -97,13 +99,12 @@ class Study(Batch):
         for name in only:
             if name not in self.notebook.swept_names:
                 raise unknown_name(f"parameter of {self.notebook.path.name}", name, self.notebook.swept_names)
-        wanted = {name: _several(value) for name, value in only.items()}
-        runs = [run for run in self.plan.runs if all(run.parameters[name] in each for name, each in wanted.items())]
+        runs = [run for run in self.plan.runs if _has(run, only)]
         if not runs:
             raise ValueError(f"no run of the study has {only}.")
         part = copy.copy(self)
         seeds = tuple(seed for seed in self.plan.seeds if any(run.parameters.get(SEED) == seed for run in runs))
-        part.plan, part.repeated, part._work = Plan(tuple(runs), self.plan.swept, seeds), {}, None
+        part.plan, part.repeated, part._thread = Plan(tuple(runs), self.plan.swept, seeds), {}, None
         return part
 
     # --- what is there --------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ class Study(Batch):
         return [run for run in self.runs if isinstance(run, KeptRun)]
 
     @property
-    def missing(self) -> list[Run]:
+    def missing(self) -> list[PlannedRun]:
         """The runs of the plan that are not kept."""
         found = self._files.of(self.plan.runs)
         return [run for run in self.plan.runs if run.name not in found]
@@ -166,27 +167,27 @@ class Study(Batch):
         self._until = float("inf") if hours is None else time.monotonic() + 3600 * hours
         return super().run(workers, **where)
 
-    def _status(self, run: Run) -> str:
+    def _status(self, run: PlannedRun) -> str:
         done = self.label(run) in self.repeated if self.again else bool(self._files.of([run]))
         status = results.status_of(self._place(run))
         # One that has finished in its own place counts when it is kept, or compared.
         return "finished" if done else "waiting" if status == "finished" else status
 
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, dispatcher: RunDispatcher) -> None:
         (self.home / RUNS).mkdir(exist_ok=True)
-        engine.add(self.plan.runs if self.again else self.missing)
+        dispatcher.add(self.plan.runs if self.again else self.missing)
 
-    def _ended(self, engine: Engine, run: Run, outcome: Outcome) -> None:
+    def _ended(self, dispatcher: RunDispatcher, run: PlannedRun, outcome: RunOutcome) -> None:
         if outcome.kind == "finished":
             self._take(run)
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, dispatcher: RunDispatcher) -> None:
         if time.monotonic() > self._until:
-            engine.pause()
-            if engine.idle:
-                engine.cancel()
+            dispatcher.pause()
+            if dispatcher.idle:
+                dispatcher.cancel()
 
-    def _take(self, run: Run) -> None:
+    def _take(self, run: PlannedRun) -> None:
         """Keep a run that has finished, or compare it with the one that is kept."""
         table = kept.table_of(self._place(run))
         record = kept.record_of(self._place(run), table)
@@ -198,11 +199,9 @@ class Study(Batch):
             kept.write(self.home / RUNS / kept.file_name(run.name, run.parameters), table, record)
             self._keep_policies(run, record)
 
-    def _keep_policies(self, run: Run, record: Mapping[str, Any]) -> None:
+    def _keep_policies(self, run: PlannedRun, record: Json) -> None:
         """Export the policies of a run that is the best of its cell so far, where the spec asks for them."""
-        if self._policies is None or not all(
-            run.parameters[name] in _several(value) for name, value in self._policies.items()
-        ):
+        if self._policies is None or not _has(run, self._policies):
             return
         cell = _cell_name(run.parameters)
         rivals = [other for other in self._whole().kept if _cell_name(other.parameters) == cell]
@@ -224,11 +223,11 @@ class Study(Batch):
         known.
         """
         known = [(run.parameters, run.record["wall_seconds"]) for run in self._whole().kept]
-        paces = [(given, seconds / _size(given)) for given, seconds in known if seconds]
+        paces = [(given, seconds / size_of(given)) for given, seconds in known if seconds]
         missing = self.missing
         if not paces:
             return None if missing else 0.0
-        seconds = sum(_size(run.parameters) * _pace(run.parameters, paces) for run in missing)
+        seconds = sum(size_of(run.parameters) * _pace(run.parameters, paces) for run in missing)
         return seconds / max(1, min(workers or available_cpus(), len(missing)))
 
     def _lines(self, workers: int | None = None) -> dict[str, str]:
@@ -238,7 +237,7 @@ class Study(Batch):
         cost = "nothing" if not left else "not known before a run is finished"
         if seconds:
             cost = f"about {duration(seconds)} with {n_workers} workers, by the measured pace of the runs that are kept"
-        steps = sum(_size(run.parameters) for run in self.missing)
+        steps = sum(size_of(run.parameters) for run in self.missing)
         return {
             "spec": os.path.relpath(self.home / SPEC),
             "kept": f"{len(self.plan.runs) - left} of {len(self.plan.runs)} runs",
@@ -260,28 +259,28 @@ class _Files:
     A file that was written before the notebook had some parameter is of the run in which that has its default.
     """
 
-    def __init__(self, directory: Path, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, defaults: Json) -> None:
         self.directory, self._defaults = directory, defaults
-        self._known: dict[tuple[Path, int], dict[str, Any]] = {}
+        self._known: dict[tuple[Path, int], Json] = {}
 
     def paths(self) -> list[Path]:
         return sorted(self.directory.glob("[!.]*.parquet"))
 
-    def of(self, runs: Iterable[Run]) -> dict[str, Path]:
+    def of(self, runs: Iterable[PlannedRun]) -> dict[str, Path]:
         """{name of the run: its file}, for those of ``runs`` that are there."""
         held = [(path, self._parameters(path)) for path in self.paths()]
         found = {}
         for run in runs:
-            planned = values.canonical(dict(run.parameters))
+            planned = canonical(run.parameters)
             for path, stored in held:
                 if planned == {**{name: self._defaults[name] for name in planned}, **stored}:
                     found[run.name] = path
         return found
 
-    def _parameters(self, path: Path) -> dict[str, Any]:
+    def _parameters(self, path: Path) -> Json:
         key = path, path.stat().st_mtime_ns
         if key not in self._known:
-            self._known[key] = values.canonical(kept.read_record(path)["parameters"])
+            self._known[key] = canonical(kept.read_record(path)["parameters"])
         return self._known[key]
 
 
@@ -294,7 +293,7 @@ def _problems(run: KeptRun) -> list[str]:
     settings, parameters = run.record["settings"], run.parameters
     asked = {name: parameters[name] for name in settings if parameters.get(name) is not None}
     asked |= parameters.get("settings", {})
-    for name, value in values.canonical(asked).items():
+    for name, value in canonical(asked).items():
         if name in settings and settings[name] != value:
             problems.append(f"it was trained with {name}={settings[name]!r}, the spec has {value!r}")
     if run.summary.get("steered"):
@@ -308,7 +307,7 @@ def _problems(run: KeptRun) -> list[str]:
     return problems
 
 
-def _compared(record: Mapping[str, Any], path: Path | None) -> str:
+def _compared(record: Json, path: Path | None) -> str:
     """A repetition against the run that is kept, in words."""
     if path is None:
         return "is not kept yet"
@@ -326,40 +325,34 @@ def _compared(record: Mapping[str, Any], path: Path | None) -> str:
     return f"DIFFERS: return {ends}; {', '.join(others) or 'same versions and revision'}"
 
 
-def _swept(runs: Iterable[Run]) -> tuple[str, ...]:
+def _swept(runs: Iterable[PlannedRun]) -> tuple[str, ...]:
     """The parameters that differ between runs of one method on one task, the seed aside."""
-    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    seen: dict[tuple[object, ...], Parameters] = {}
     found: dict[str, None] = {}
     for run in runs:
-        first = seen.setdefault(tuple(run.parameters.get(name) for name in IDENTIFYING), dict(run.parameters))
+        first = seen.setdefault(tuple(run.parameters.get(name) for name in IDENTIFYING), run.parameters)
         found |= dict.fromkeys(
             name for name, value in run.parameters.items() if name != SEED and first.get(name) != value
         )
     return tuple(found)
 
 
-def _several(value: Any) -> Sequence[Any]:
-    return list(value) if isinstance(value, list | tuple | range | set) else [value]
+def _has(run: PlannedRun, wanted: Parameters) -> bool:
+    """Whether its parameters have these values, or one of these."""
+    return all(
+        run.parameters[name] in (among if isinstance(among, list | tuple | range | set) else [among])
+        for name, among in wanted.items()
+    )
 
 
-def _cell_name(parameters: Mapping[str, Any]) -> str:
+def _cell_name(parameters: Parameters) -> str:
     """A method on a task, with as many env steps, as a directory is called."""
     steps = f"{parameters.get('env_steps', 0):.0e}".replace("e+0", "e")
     return "_".join(word for word in (kept.task_name(parameters), str(parameters.get("method", "")), steps) if word)
 
 
-def _size(parameters: Mapping[str, Any]) -> float:
-    return float(parameters.get("env_steps") or 1)
-
-
-def _pace(parameters: Mapping[str, Any], paces: Sequence[tuple[Mapping[str, Any], float]]) -> float:
+def _pace(parameters: Parameters, paces: Sequence[tuple[Parameters, float]]) -> float:
     alike: list[float] = []
     for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
         alike = alike or [pace for given, pace in paces if all(given.get(n) == parameters.get(n) for n in names)]
     return statistics.median(alike)
-
-
-def _refuse_unknown(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise unknown_name(what, name, known)
