@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import subprocess
@@ -162,6 +163,37 @@ def test_a_run_whose_process_always_dies_is_given_up(tmp_path, client):
     sweep.run(client=client, progress=False, retry_failed=True)
     assert outcomes(run) == ["died"] * 6
     assert not (run.directory / layout.FINISHED).exists()
+
+
+def test_a_kernel_that_is_not_there_is_named_before_anything_runs(notebook, tmp_path, client):
+    content = json.loads(notebook.read_text())
+    content["metadata"]["kernelspec"]["name"] = "conda-env-rl-py"
+    notebook.write_text(json.dumps(content))
+    message = r"unknown kernel that tiny\.ipynb was saved with 'conda-env-rl-py'.* Known: .*python3.* kernel='python3'"
+    with pytest.raises(ValueError, match=message):
+        wb.Sweep(notebook, directory=tmp_path / "sweep")
+    with pytest.raises(ValueError, match=r"unknown kernel 'pyhton3'; did you mean 'python3'\?"):
+        wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="pyhton3")
+    assert not (tmp_path / "sweep").exists()
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="python3").run(client=client, progress=False)
+    assert sweep.finished
+
+
+def test_the_reason_why_a_kernel_does_not_start_is_kept(notebook, tmp_path, monkeypatch):
+    specs = tmp_path / "data" / "kernels" / "broken"
+    specs.mkdir(parents=True)
+    command = [sys.executable, "-c", "import sys; sys.exit('no ipykernel in this Python')"]
+    spec = {"argv": [*command, "{connection_file}"], "display_name": "broken", "language": "python"}
+    (specs / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "data"))
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="broken")
+    job = sweep._job()(sweep.plan.runs[0])
+    sweep._write_down(retry_failed=False)
+    assert [run_one(job).kind for _ in range(4)] == ["died", "died", "died", "failed"]
+    (message,) = sweep.failures.values()
+    assert "3 attempts from the same point could not go on; the last one: RuntimeError: Kernel died before" in message
+    assert "its process said: no ipykernel in this Python" in message
+    assert "memory" not in message
 
 
 def test_a_notebook_that_ends_without_a_summary_has_not_finished(tmp_path, client):
@@ -343,15 +375,19 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
             r"the worker at tcp://h:1 cannot do runs \(ImportError\('none'\)\); install",
         ),
         (
-            (wb.__version__, False),
+            (wb.__version__, False, ["python3"]),
             r"tcp://h:1 does not see '.*'\. Choose a directory that all",
+        ),
+        (
+            (wb.__version__, True, ["ir"]),
+            r"the worker at tcp://h:1 has no kernel 'python3'; it has ir\.",
         ),
     ],
 )
 def test_workers_that_cannot_do_it_are_refused(state, message, tmp_path):
     client = SimpleNamespace(run=lambda *_, **__: {"tcp://h:1": state})
     with pytest.raises(SweepError, match=message):
-        cluster.check_workers(client, tmp_path)
+        cluster.check_workers(client, tmp_path, "python3")
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
 from workbench.sweeps.files import append_lines, read_json, write_json
 from workbench.sweeps.job import Job, RunOutcome
-from workbench.sweeps.notebook import SEED, Notebook, read_notebook
+from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
 from workbench.sweeps.plan import Plan, PlannedRun
 from workbench.sweeps.progress import Progress
 from workbench.sweeps.results import RunResult
@@ -39,10 +39,11 @@ class Batch:
 
     plan: Plan
 
-    def __init__(self, notebook: str | Path, directory: str | Path, threads: int) -> None:
+    def __init__(self, notebook: str | Path, directory: str | Path, threads: int, kernel: str | None = None) -> None:
         self.notebook: Notebook = read_notebook(notebook)
         self.directory = path_of("directory", directory).absolute()
         self.threads = whole_number("threads", threads)
+        self.kernel = kernel or self.notebook.kernel
         self._thread: SweepThread | None = None
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -85,6 +86,7 @@ class Batch:
             raise TypeError(f"client is {client!r}; expected a dask.distributed.Client.")
         if scheduler is not None and not isinstance(scheduler, str):
             raise TypeError(f"scheduler is {scheduler!r}; expected an address, such as 'tcp://host:8786'.")
+        check_kernel(self.notebook, self.kernel)
         self._write_down(retry_failed)
         show = shown(self) if progress else lambda _: None
         self._thread = SweepThread(self, n_workers, client, scheduler, show)
@@ -214,7 +216,7 @@ class Batch:
     def _job(self) -> Callable[[PlannedRun], Job]:
         """How a run is told to a worker."""
         git = provenance.git_state(self.notebook.path.parent)
-        return lambda run: Job(str(self.directory), run, self.notebook, self.threads, git)
+        return lambda run: Job(str(self.directory), run, self.notebook, self.kernel, self.threads, git)
 
     def _begin(self, dispatcher: RunDispatcher) -> None:
         """Give it the first runs."""

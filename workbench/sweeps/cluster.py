@@ -98,15 +98,17 @@ def refuse_to_start_anew() -> None:
         )
 
 
-def worker_state(token: str) -> tuple[str, bool]:
-    """On a worker: its version of the workbench, and whether it sees a file."""
+def worker_state(token: str) -> tuple[str, bool, list[str]]:
+    """On a worker: its version of the workbench, whether it sees a file, and the kernels that it has."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
     from workbench import __version__
 
-    return __version__, Path(token).exists()
+    return __version__, Path(token).exists(), sorted(KernelSpecManager().find_kernel_specs())
 
 
-def check_workers(client: Client, directory: Path) -> None:
-    """Refuse a cluster whose workers have another workbench or do not see the directory."""
+def check_workers(client: Client, directory: Path, kernel: str) -> None:
+    """Refuse a cluster whose workers have another workbench, lack the kernel, or do not see the directory."""
     from workbench import __version__
 
     token = directory / f".token-{uuid.uuid4().hex}"
@@ -120,9 +122,13 @@ def check_workers(client: Client, directory: Path) -> None:
             raise SweepError(
                 f"the worker at {address} cannot do runs ({state!r}); install this version of workbench there."
             )
-        version, sees = state
+        version, sees, kernels = state
         if version != __version__:
             raise SweepError(f"the worker at {address} has workbench {version}, this is {__version__}.")
+        if kernel not in kernels:
+            raise SweepError(
+                f"the worker at {address} has no kernel {kernel!r}; it has {', '.join(kernels) or 'none'}."
+            )
         if not sees:
             raise SweepError(
                 f"the worker at {address} does not see {str(directory)!r}. Choose a directory that all machines share."

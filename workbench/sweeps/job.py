@@ -14,6 +14,7 @@ class Job:
     """What a worker is told of a run.
 
     directory  the sweep's, absolute
+    kernel     the name of its kernel
     threads    that numerical libraries may use
     git        revision of the notebook's repository
     """
@@ -21,6 +22,7 @@ class Job:
     directory: str
     run: PlannedRun
     notebook: Notebook
+    kernel: str
     threads: int = 1
     git: Mapping[str, object] | None = None
 

@@ -97,6 +97,16 @@ class Notebook:
         return [name for name in self.parameters if name != DIRECTORY]
 
 
+def check_kernel(notebook: Notebook, name: str) -> None:
+    """``UnknownNameError`` for a kernel that is not installed here."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    installed = KernelSpecManager().find_kernel_specs()
+    if name not in installed:
+        where = f" that {notebook.path.name} was saved with" if name == notebook.kernel else ""
+        raise unknown_name(f"kernel{where}", name, installed, "kernel='python3' runs it by this Python's own.")
+
+
 def read_notebook(path: str | Path) -> Notebook:
     """Read a notebook to sweep over; raises ``FileNotFoundError`` or ``ValueError`` for one that cannot be."""
     path = path_of("notebook", path)

@@ -35,6 +35,7 @@ CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # whoever only looks whether a run is claim
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
 SECONDS_TO_STOP = 30.0  # from being asked to stop until it is killed: time to end a phase and write a checkpoint
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal in a traceback
+KERNEL_DIED = "its kernel died"
 DEATHS = 3  # attempts from one point that may die before the run is given up
 
 
@@ -98,7 +99,7 @@ class _Attempt:
     def make(self) -> RunOutcome:
         """Make it."""
         if self._deaths_in_a_row() >= DEATHS:
-            outcome = self._failed("died", f"its process died {DEATHS} times from the same point (out of memory?)")
+            outcome = self._failed("died", self._why_it_is_given_up())
         elif self.stop():
             return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
         else:
@@ -121,7 +122,9 @@ class _Attempt:
                 return self._failed("error", message, cell=error.exec_count, traceback=traceback)
         except Exception as error:  # the kernel could not start, the disk is full: the next attempt may do better
             if not self.stopped:
-                why = "its kernel died" if isinstance(error, DeadKernelError) else f"{type(error).__name__}: {error}"
+                why = KERNEL_DIED if isinstance(error, DeadKernelError) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, DeadKernelError) and (said := self._last_words()):
+                    why = f"{why} (its process said: {said})"
                 return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
         else:
             return self._after_success()
@@ -143,6 +146,19 @@ class _Attempt:
                 break
             deaths += 1
         return deaths
+
+    def _why_it_is_given_up(self) -> str:
+        """What the last attempt met; a process that was killed could not tell."""
+        last = self.ended.get(self.recent[-1]["attempt"], {}).get("message", KERNEL_DIED)
+        if last == KERNEL_DIED:
+            return f"its process died {DEATHS} times from the same point (out of memory?)"
+        return f"{DEATHS} attempts from the same point could not go on; the last one: {last}"
+
+    def _last_words(self) -> str:
+        """The last line that the kernel's process said outside of the notebook."""
+        path = self.directory / layout.OUTPUT
+        said = path.read_bytes()[-4096:].decode(errors="replace") if path.exists() else ""
+        return said.rstrip().rpartition("\n")[2].strip()
 
     def _begin(self) -> None:
         """Write down who begins what, and take away what an earlier attempt left half done."""
@@ -191,7 +207,7 @@ class _Attempt:
                 # papermill fills braces in paths with parameters
                 str(self._partial).replace("{", "{{").replace("}", "}}"),
                 parameters={**self.job.run.parameters, "directory": str(self.directory)},
-                kernel_name=self.job.notebook.kernel,
+                kernel_name=self.job.kernel,
                 kernel_manager_class=Kernel,
                 progress_bar=False,
                 # Only tells the kernel where it starts; the process's own folder is shared by its threads.

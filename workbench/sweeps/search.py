@@ -18,7 +18,7 @@ from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
 from workbench.sweeps.files import read_lines
 from workbench.sweeps.job import RunOutcome
-from workbench.sweeps.notebook import SEED
+from workbench.sweeps.notebook import SEED, check_kernel
 from workbench.sweeps.plan import Plan, PlannedRun, check_names, checked_seeds, space
 from workbench.sweeps.values import Parameters, whole_number
 
@@ -48,7 +48,7 @@ class Search(Batch):
     trials     how many combinations are tried in all, those of earlier calls included
     seeds      each trial is run with all of them, and counts by their mean
     sampler, pruner   Optuna's; by default its TPE, seeded, and its median rule. ``pruner=None`` ends no run early
-    fixed, directory, threads   as for ``wb.Sweep``
+    fixed, directory, threads, kernel   as for ``wb.Sweep``
 
     Trials are chosen as workers come free, so that with several workers the choices depend on who was ready first.
     """
@@ -67,8 +67,10 @@ class Search(Batch):
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | str | None = "median",
         threads: int = 1,
+        kernel: str | None = None,
     ) -> None:
-        super().__init__(notebook, directory, threads)
+        super().__init__(notebook, directory, threads, kernel)
+        check_kernel(self.notebook, self.kernel)
         if direction not in DIRECTIONS:
             raise unknown_name("direction", direction, DIRECTIONS)
         if not space:

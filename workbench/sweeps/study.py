@@ -9,7 +9,7 @@
 
 A study is a directory::
 
-    spec.yaml     notebook, fixed, threads, and sweeps: {name: {grid, zip, seeds, fixed}}, as ``wb.Sweep`` has them
+    spec.yaml     notebook, fixed, threads, kernel, and sweeps: {name: {grid, zip, seeds, fixed}}, as in ``wb.Sweep``
     runs/         a file for each finished run (``kept.py``), written when it has finished, never again
     policies/     policies of the best seed of each method and task, for the runs that ``policies`` of the spec names
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from workbench.sweeps.dispatcher import RunDispatcher
 
 SPEC, RUNS, POLICIES, SCRATCH = "spec.yaml", "runs", "policies", "scratch"
-KEYS = ("notebook", "fixed", "threads", "policies", "sweeps")
+KEYS = ("notebook", "fixed", "threads", "kernel", "policies", "sweeps")
 OF_A_SWEEP = ("grid", "zip", "seeds", "fixed")
 
 
@@ -70,7 +70,7 @@ class Study(Batch):
         if not isinstance(spec.get("notebook"), str) or not isinstance(spec.get("sweeps"), dict):
             raise ValueError(f"{SPEC} needs notebook, a path relative to it, and sweeps, a mapping of names to sweeps.")
         scratch = self.home.parent / SCRATCH / (self.home.name + ("-again" if again else ""))
-        super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1))
+        super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1), spec.get("kernel"))
         self.again = again
         self.repeated: dict[str, str] = {}
         self._policies: Parameters | None = spec.get("policies")

@@ -12,7 +12,7 @@ from typing import Any
 from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
 from workbench.sweeps.files import read_json
-from workbench.sweeps.notebook import SEED
+from workbench.sweeps.notebook import SEED, check_kernel
 from workbench.sweeps.plan import expand
 from workbench.sweeps.progress import duration
 from workbench.sweeps.provenance import available_cpus
@@ -43,6 +43,7 @@ class Sweep(Batch):
     fixed          {name: value} in all runs
     directory      where it all goes
     threads        that each run may use
+    kernel         by which runs are done; by default the one that the notebook was saved with
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Sweep(Batch):
         fixed: Mapping[str, Any] | None = None,
         directory: str | Path,
         threads: int = 1,
+        kernel: str | None = None,
     ) -> None:
-        super().__init__(notebook, directory, threads)
+        super().__init__(notebook, directory, threads, kernel)
+        check_kernel(self.notebook, self.kernel)
         self.plan = expand(
             self.notebook,
             grid=grid,

@@ -81,7 +81,7 @@ class SweepThread:
 
         workers, given, scheduler = self._where
         with cluster(workers, given, scheduler) as client:
-            check_workers(client, batch.directory)
+            check_workers(client, batch.directory, batch.kernel)
             dispatcher = RunDispatcher(
                 client,
                 batch.directory,
