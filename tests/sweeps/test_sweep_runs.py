@@ -19,7 +19,7 @@ from tiny_notebook import WORK, value_of, write_notebook
 
 import workbench as wb
 from workbench.sweeps import cluster, dispatcher, files, layout, results
-from workbench.sweeps.cluster import SweepError
+from workbench.sweeps.main_guard import SweepError
 from workbench.sweeps.run_one import run_one
 
 DEADLINE = 120.0
@@ -432,15 +432,49 @@ def test_a_cluster_on_this_machine_is_heard_by_nobody_else(client):
     assert listening == {"127.0.0.1"}
 
 
-def test_a_script_without_a_guard_is_told_so(notebook, tmp_path):
+@pytest.mark.parametrize("start", ["", "if True:\n    ", "for _ in range(1):\n    "])
+def test_a_script_without_a_guard_is_told_so(start, notebook, tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import workbench as wb\n"
-        f"wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r}).run(workers=1, progress=False)\n"
+        f"sweep = wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r})\n"
+        f"{start}sweep.run(workers=1, progress=False)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode != 0
-    assert "if __name__ == '__main__':" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("workbench.sweeps.main_guard.SweepError: this script starts its sweep when it is imported")
+    assert last.endswith("Put what it does under `if __name__ == '__main__':`.")
+    assert done.stderr.count("Traceback") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_workers_that_do_not_start_are_told(monkeypatch):
+    def fail(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(cluster, "LocalCluster", fail)
+    message = r"no worker process could be started \(Nanny failed to start\.\); .* under `if __name__ == '__main__':`"
+    with pytest.raises(SweepError, match=message), cluster.cluster(1):
+        pass
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "if __name__ == '__main__':\n    main()\n",
+        "if multiprocessing.current_process().name == 'MainProcess':\n    main()\n",
+    ],
+)
+def test_a_script_with_a_guard_runs(ending, notebook, tmp_path):
+    script = tmp_path / "guarded.py"
+    script.write_text(
+        "import multiprocessing\nimport workbench as wb\n\n\ndef main():\n"
+        f"    sweep = wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r})\n"
+        f"    print(sweep.run(workers=1, progress=False).finished)\n\n\n{ending}"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_the_table_keeps_the_metrics_names(tmp_path):

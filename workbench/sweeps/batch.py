@@ -14,6 +14,7 @@ from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
 from workbench.sweeps.files import append_lines, read_json, write_json
 from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.main_guard import refuse_without_guard
 from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
 from workbench.sweeps.plan import Plan, PlannedRun
 from workbench.sweeps.progress import Progress
@@ -87,6 +88,8 @@ class Batch:
         if scheduler is not None and not isinstance(scheduler, str):
             raise TypeError(f"scheduler is {scheduler!r}; expected an address, such as 'tcp://host:8786'.")
         check_kernel(self.notebook, self.kernel)
+        if client is None and scheduler is None:
+            refuse_without_guard()
         self._write_down(retry_failed)
         show = shown(self) if progress else lambda _: None
         self._thread = SweepThread(self, n_workers, client, scheduler, show)

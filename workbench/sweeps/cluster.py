@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing.process
 import signal
 import threading
 import uuid
@@ -14,18 +13,14 @@ from pathlib import Path
 import dask
 from distributed import Client, Event, LocalCluster, get_client
 
-from workbench.errors import WorkbenchError
 from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.main_guard import SweepError, refuse_without_guard
 
 LONG_POLL = "5s"
 PATIENCE = "10s"  # with a scheduler that does not answer
 
 # One run at a time for each worker, none in advance; a run is given up by its own count of deaths, not by Dask's.
 CONFIG = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 100}
-
-
-class SweepError(WorkbenchError):
-    """The cluster cannot do this sweep: it cannot be reached, or its workers lack what they need."""
 
 
 def dask_setup(worker: object) -> None:
@@ -72,30 +67,25 @@ def cluster(workers: int | None = None, client: Client | None = None, scheduler:
         with connected:
             yield connected
         return
-    refuse_to_start_anew()
-    with dask.config.set(CONFIG):
-        local = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,  # the runs live in processes of their own
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # left out, it would listen on all addresses
-            worker_dashboard_address="127.0.0.1:0",
-            preload=__name__,
-            silence_logs=logging.CRITICAL,
-        )
+    refuse_without_guard()
+    try:
+        with dask.config.set(CONFIG):
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # the runs live in processes of their own
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # left out, it would listen on all addresses
+                worker_dashboard_address="127.0.0.1:0",
+                preload=__name__,
+                silence_logs=logging.CRITICAL,
+            )
+    except RuntimeError as error:
+        remedy = "what a script does must stand under `if __name__ == '__main__':`."
+        raise SweepError(f"no worker process could be started ({error}); {remedy}") from None
     with local, Client(local, set_as_default=False) as connected:
         yield connected
-
-
-def refuse_to_start_anew() -> None:
-    """A worker process imports the main script; one that starts a sweep on import would start sweeps without end."""
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        raise SweepError(
-            "this script starts its sweep when it is imported, and its worker processes import it. Put what it does "
-            "under `if __name__ == '__main__':`."
-        )
 
 
 def worker_state(token: str) -> tuple[str, bool, list[str]]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from distributed import Client, Event, Future
 
 from workbench.sweeps import layout
-from workbench.sweeps.cluster import SweepError, do_run, n_workers
+from workbench.sweeps.cluster import do_run, n_workers
 from workbench.sweeps.files import read_json, write_json
 from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.main_guard import SweepError
 from workbench.sweeps.plan import PlannedRun
 from workbench.sweeps.progress import Progress, RunProgress, run_progress, time_to_go
 
