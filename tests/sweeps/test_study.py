@@ -142,6 +142,49 @@ def test_a_trained_run_is_kept_with_its_settings_and_its_policies(tmp_path, clie
     assert "it was changed by hand" in told
 
 
+@pytest.mark.parametrize("task", ["a/b", "../../../outside", "..", "C:\\x", "nul\x00", ".hidden", "a b" * 200])
+def test_a_value_with_a_path_in_it_never_leaves_the_directory(task, tmp_path, client):
+    home = tmp_path / "deep" / "er"
+    home.mkdir(parents=True)
+    write_notebook(home / "tiny.ipynb", parameters=PARAMETERS + "scenario: str = 'plain'\nmethod: str = 'happo'\n")
+    spec = {
+        "notebook": "../tiny.ipynb",
+        "sweeps": {"all": {"seeds": [0], "grid": {"scenario": [task], "method": [task]}}},
+    }
+    study = make_study(home, json.dumps(spec))
+    study.run(client=client, progress=False)
+    assert study.finished
+    assert study.complaints() == []
+    (run,) = study.kept
+    assert run.path.parent == study.home / "runs"
+    assert run.parameters["scenario"] == task
+    assert {path.name for path in tmp_path.iterdir()} == {"deep"}
+    assert {path.name for path in home.iterdir()} == {"tiny.ipynb", "study", "scratch"}
+
+
+def test_values_make_file_names_one_for_each():
+    values = [
+        "Ant",
+        "4x2",
+        "seed-0",
+        "1e6",
+        "a/b",
+        "a-b",
+        "a:b",
+        "..",
+        "../..",
+        "",
+        ".hidden",
+        "x" * 300,
+        "x" * 301,
+        "é",
+    ]
+    names = list(map(files.file_name, values))
+    assert names[:4] == values[:4]
+    assert len(set(names)) == len(names)
+    assert all(name and len(name) < 80 and name[0] != "." and not set("/\\:\x00") & set(name) for name in names)
+
+
 def test_after_its_hours_no_run_is_begun(tmp_path, client):
     study = make_study(tmp_path)
     study.run(client=client, progress=False, hours=0.0)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+MOST_LETTERS = 60  # of a value in a file's name
 
 Json = dict[str, Any]  # an object as it was read: what is in it is known to whoever wrote it
 
@@ -28,6 +32,22 @@ def write_atomically(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_name(value: object) -> str:
+    """A value as (a part of) a file's name, one for each value: never a path, never hidden, never too long.
+
+    What is plain stays as it is; anything else loses the characters that mean something to some system, and gains a
+    digest that keeps it apart from its like.
+
+    >>> file_name("Ant-4x2"), file_name("../../Ant")
+    ('Ant-4x2', 'Ant-fd192fa1')
+    """
+    text = str(value)
+    plain = re.sub(r"[^\w.+=-]+", "-", text).strip(".-")[:MOST_LETTERS]
+    if plain and plain == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -91,7 +111,7 @@ def read_lines(path: Path, last_bytes: int | None = None) -> list[Json]:
         return []
     rows = []
     for line in content[: content.rfind(b"\n") + 1].splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict):
                 rows.append(row)

@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet
 
 from workbench.resume import CheckpointDirectory
-from workbench.sweeps import layout, provenance
+from workbench.sweeps import files, layout, provenance
 from workbench.sweeps.files import Json, json_value, read_json, read_lines, write_atomically
 from workbench.sweeps.results import IDENTIFYING, KINDS, TIMED, RunResult
 from workbench.sweeps.values import Parameters
@@ -54,7 +54,7 @@ class KeptRun(RunResult):
 
 def task_name(parameters: Parameters) -> str:
     """A task as files and directories call it: scenario and partition, as far as there are any."""
-    return "-".join(str(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
+    return "-".join(files.file_name(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
 
 
 def file_name(name: str, parameters: Parameters) -> str:
@@ -64,8 +64,8 @@ def file_name(name: str, parameters: Parameters) -> str:
     'Ant-4x2_happo_seed-1_01234567.parquet'
     """
     seed = f"seed-{parameters['seed']}" if "seed" in parameters else ""
-    words = [task_name(parameters), str(parameters.get("method", "")), seed, name[:8]]
-    return "_".join(word for word in words if word) + ".parquet"
+    words = [task_name(parameters), parameters.get("method", ""), seed, name[:8]]
+    return "_".join(files.file_name(word) for word in words if word) + ".parquet"
 
 
 def thinned(rows: Sequence[Json], most: int = MOST_ITERATIONS) -> list[Json]:

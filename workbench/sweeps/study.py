@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import kept, layout, results
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.files import Json
+from workbench.sweeps.files import Json, file_name
 from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.kept import KeptRun
 from workbench.sweeps.notebook import SEED
@@ -347,8 +347,9 @@ def _has(run: PlannedRun, wanted: Parameters) -> bool:
 
 def _cell_name(parameters: Parameters) -> str:
     """A method on a task, with as many env steps, as a directory is called."""
-    steps = f"{parameters.get('env_steps', 0):.0e}".replace("e+0", "e")
-    return "_".join(word for word in (kept.task_name(parameters), str(parameters.get("method", "")), steps) if word)
+    steps = f"{size_of(parameters):.0e}".replace("e+0", "e") if "env_steps" in parameters else "0e0"
+    words = (kept.task_name(parameters), parameters.get("method", ""), steps)
+    return "_".join(file_name(word) for word in words if word)
 
 
 def _pace(parameters: Parameters, paces: Sequence[tuple[Parameters, float]]) -> float:
