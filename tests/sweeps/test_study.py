@@ -185,6 +185,44 @@ def test_values_make_file_names_one_for_each():
     assert all(name and len(name) < 80 and name[0] != "." and not set("/\\:\x00") & set(name) for name in names)
 
 
+def rewrite(path, **summary):
+    """Edit the summary in a kept run's record, as with any tool for parquet."""
+    table = pyarrow.parquet.read_table(path)
+    record = json.loads(table.schema.metadata[kept.RECORD])
+    record["summary"] |= summary
+    pyarrow.parquet.write_table(table.replace_schema_metadata({kept.RECORD: json.dumps(record)}), path)
+
+
+def test_damage_and_edits_are_told_by_the_files_name(tmp_path, root, client):
+    study = make_study(tmp_path).pick(seed=0, env_steps=20)
+    study.run(client=client, progress=False)
+    first, second = (run.path for run in study.kept)
+    assert study.complaints() == []
+    whole = first.read_bytes()
+    first.write_bytes(whole[:4] + b"\xff" * 196 + whole[200:])  # the first page; the footer stays
+    (told,) = study.complaints()
+    assert told.startswith(f"{first.name}: it is damaged, its rows cannot be read")
+    with pytest.raises(ValueError, match=f"{first.name} is damaged"):
+        study.table("iterations")
+    first.write_bytes(whole[: len(whole) // 2])
+    (told,) = study.complaints()
+    assert told.startswith(f"{first.name} is no kept run")
+    first.write_bytes(whole)
+    rewrite(second, **{"return": 1e9})
+    assert study.complaints() == [f"{second.name}: its record is not the one that was written"]
+
+
+def test_an_edit_of_a_record_from_before_there_were_seals_is_told(tmp_path, root):
+    home = tmp_path / "data" / "study"
+    shutil.copytree(root / "data" / "walker2d", home)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(root / "notebooks" / "experiment.ipynb", tmp_path / "notebooks")
+    path = wb.Study(home).kept[0].path
+    assert kept.SEAL not in kept.read_record(path)
+    rewrite(path, **{"return": 1e9})
+    assert wb.Study(home).complaints() == [f"{path.name}: its record is not the one that was written"]
+
+
 def test_after_its_hours_no_run_is_begun(tmp_path, client):
     study = make_study(tmp_path)
     study.run(client=client, progress=False, hours=0.0)

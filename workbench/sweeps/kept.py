@@ -27,6 +27,7 @@ from workbench.sweeps.values import Parameters
 FORMAT = 1
 KIND = "kind"
 RECORD = b"workbench"
+SEAL = "seal"  # of a record; those before 2026-12 have none
 MOST_ITERATIONS = 250
 EVALUATIONS = "evaluations"
 ROWS = tuple(kind for kind in KINDS if kind != "runs")
@@ -141,20 +142,32 @@ def record_of(directory: Path, table: pyarrow.Table) -> Json:
     }
 
 
+def seal(record: Json) -> str:
+    """SHA-256 of all else in a record."""
+    text = json.dumps(json_value({name: value for name, value in record.items() if name != SEAL}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write(path: Path, table: pyarrow.Table, record: Json) -> None:
     """Write a run's file, whole or not at all."""
-    text = json.dumps(json_value(record), ensure_ascii=False)
+    text = json.dumps(json_value({**record, SEAL: seal(record)}), ensure_ascii=False)
     with write_atomically(path) as temporary:
         pyarrow.parquet.write_table(table.replace_schema_metadata({RECORD: text}), temporary, compression="zstd")
 
 
 def read_table(path: Path) -> pyarrow.Table:
-    """All rows in a file."""
-    return pyarrow.parquet.read_table(path)
+    """All rows in a file; ``ValueError`` naming it for one that is damaged."""
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is damaged, its rows cannot be read ({type(error).__name__}: {told}).") from None
 
 
 def read_record(path: Path) -> Json:
     """The record in a file; ``ValueError`` for a file that is no kept run."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no kept run: it is no file that is there.")
     try:
         found = json.loads((pyarrow.parquet.read_schema(path).metadata or {})[RECORD])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:

@@ -151,6 +151,8 @@ class Study(Batch):
 
     def complaints(self) -> list[str]:
         """What in the files of kept runs does not agree with the spec, or with themselves; [] if all does."""
+        if unreadable := self._files.unreadable():
+            return unreadable
         strangers = set(self._files.paths()) - set(self._files.of(self._whole().plan.runs).values())
         told = [f"{path.name}: the spec has no such run" for path in sorted(strangers)]
         for run in self.kept:
@@ -266,6 +268,16 @@ class _Files:
     def paths(self) -> list[Path]:
         return sorted(self.directory.glob("[!.]*.parquet"))
 
+    def unreadable(self) -> list[str]:
+        """What is wrong with the files that are no kept runs at all."""
+        told = []
+        for path in self.paths():
+            try:
+                self._parameters(path)
+            except ValueError as error:
+                told.append(str(error))
+        return told
+
     def of(self, runs: Iterable[PlannedRun]) -> dict[str, Path]:
         """{name of the run: its file}, for those of ``runs`` that are there."""
         held = [(path, self._parameters(path)) for path in self.paths()]
@@ -286,8 +298,19 @@ class _Files:
 
 def _problems(run: KeptRun) -> list[str]:
     """What is wrong with a kept run, in words."""
-    table = kept.read_table(run.path)
+    try:
+        table = kept.read_table(run.path)
+    except ValueError as error:
+        return [str(error).replace(run.path.name, "it", 1)]
     problems = []
+    evaluations = kept.rows_of(table, kept.EVALUATIONS)
+    stored = kept.read_record(run.path)
+    if kept.SEAL in stored:
+        told = stored[kept.SEAL] == kept.seal(stored)
+    else:
+        told = not evaluations or run.summary.get("return") == evaluations[-1]["return"]
+    if not told:
+        problems.append("its record is not the one that was written")
     if kept.digest(table) != run.record["digest"]:
         problems.append("its rows are not those that were written")
     settings, parameters = run.record["settings"], run.parameters
@@ -298,7 +321,6 @@ def _problems(run: KeptRun) -> list[str]:
             problems.append(f"it was trained with {name}={settings[name]!r}, the spec has {value!r}")
     if run.summary.get("steered"):
         problems.append("it was changed by hand")
-    evaluations = kept.rows_of(table, kept.EVALUATIONS)
     reached = [row["env_steps"] for row in evaluations]
     if evaluations and (reached[0] != 0 or reached[-1] < parameters["env_steps"]):
         problems.append(f"it was evaluated from {reached[0]} to {reached[-1]} env steps")
