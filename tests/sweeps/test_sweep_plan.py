@@ -12,9 +12,9 @@ import pytest
 from tiny_notebook import PARAMETERS, write_notebook
 
 import workbench as wb
+from workbench.commands.run_sweep import read_spec
 from workbench.sweeps import values
 from workbench.sweeps.notebook import read_notebook, read_parameters
-from workbench.sweeps.spec import read_spec
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
 
 def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
     ant = TASKS["Ant 4x2"]
-    plan: dict[str, Any] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
+    plan: dict[str, object] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
     plan |= {"n_envs": TRAINING_ENVS, "settings": {**TRAINING, **METHODS["happo"]}}
     env = ant.env(STEPPING_ENVS)
     raw = _RawPhysics(env)
@@ -265,7 +265,7 @@ def _trajectory(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> Trajecto
     return found
 
 
-def _seconds(act: Callable[..., object], *arguments: Any) -> float:
+def _seconds(act: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
     act(*arguments)
     return time.perf_counter() - started
@@ -276,7 +276,7 @@ def _stepping(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> None:
         env.step(joint_action)
 
 
-def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Array]]:
     """Like the physics' controls: one draw, its sign turned at every step."""
     drawn = {
         agent: rng.uniform(-1, 1, (env.n_envs, *(space.shape or ()))).astype(np.float32)

@@ -57,7 +57,7 @@ def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
     return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
-def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
+def seeds_together(plan: Mapping[str, object], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
     """Measure two seeds of ``plan`` side by side, each by its own clock.
 
     plan     scenario, agent_conf, options, n_envs, and HAPPO's settings
@@ -81,7 +81,7 @@ def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], f
     return SeedsTogether(**medians, share=median_ratio(found["training"], found["physics"]), rounds=found)
 
 
-def footprint(plan: Mapping[str, Any]) -> Footprint:
+def footprint(plan: Mapping[str, object]) -> Footprint:
     """Measure the peak memory of training ``plan`` with all cores, and imports in fresh interpreters."""
     with _training({**plan, "seed": 0, "single": False, "core": []}) as run:
         run.answer()
@@ -116,7 +116,7 @@ class TrainingProcess:
 
 
 @contextlib.contextmanager
-def _training(plan: Mapping[str, Any]) -> Iterator[TrainingProcess]:
+def _training(plan: Mapping[str, object]) -> Iterator[TrainingProcess]:
     code = "from workbench.commands.bench_processes import train_when_asked; train_when_asked()"
     environ = {**os.environ, "OMP_NUM_THREADS": "1"} if plan["single"] else dict(os.environ)
     process = subprocess.Popen(
