@@ -240,8 +240,8 @@ class _RawPhysics:
     def rate(self, env: MujocoTeamEnv, rng: np.random.Generator) -> float:
         """Environment steps a second under random controls."""
         controls = rng.uniform(-1, 1, (env.n_envs, env.engine.model.nu))
-        nobody = np.empty(0, np.intp), np.empty((0, self._engine.state.shape[1]))
-        return self.rate_along(env, [((-controls if t % 2 else controls), *nobody) for t in range(STEPS_A_ROUND)])
+        no_reset = np.empty(0, np.intp), np.empty((0, self._engine.state.shape[1]))
+        return self.rate_along(env, [((-controls if t % 2 else controls), *no_reset) for t in range(STEPS_A_ROUND)])
 
     def rate_along(self, env: MujocoTeamEnv, trajectory: Trajectory) -> float:
         """The same along a trajectory that begins where ``env`` stands."""

@@ -160,7 +160,7 @@ def train_when_asked() -> None:
 
 
 def _peak_memory_mb() -> float:
-    """The most memory that this process has held; NaN where nobody can tell."""
+    """The most memory that this process has held; NaN where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's, from before this program was loaded
         lines = status.read_text().splitlines()

@@ -195,7 +195,7 @@ def _along_points(values: list[Floats] | tuple[Floats, ...], pooled: Floats) -> 
 
 
 def _checked(scores: Scores) -> dict[str, Floats]:
-    """The scores as arrays; what has no task, no run, or a number that is none is refused."""
+    """The scores as arrays; no task, no run, and numbers that are not finite are refused."""
     if not isinstance(scores, Mapping):
         raise TypeError(f"the scores are {scores!r}; expected {{task: (n_seeds,)}}, such as {{'Ant 4x2': [1.0, 2.0]}}.")
     held = {task: np.asarray(own, np.float64) for task, own in scores.items()}

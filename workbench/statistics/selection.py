@@ -137,7 +137,7 @@ def select(
 
 
 def check_table(table: object) -> None:
-    """``TypeError`` for what is no table."""
+    """``TypeError`` for anything but a table."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             f"the table of runs is a {type(table).__name__}; expected a pandas DataFrame, such as sweep.table(), or "

@@ -124,7 +124,7 @@ class Batch:
 
     @property
     def progress(self) -> Progress:
-        """How far it has come, whoever works on it."""
+        """How far it has come, the work of other processes included."""
         if self._thread is not None and self._thread.progress is not None and self.running:
             return self._thread.progress
         statuses = [self._status(run) for run in self.plan.runs]

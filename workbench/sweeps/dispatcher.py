@@ -25,7 +25,7 @@ from workbench.sweeps.plan import PlannedRun
 from workbench.sweeps.progress import Progress, RunProgress, run_progress, time_to_go
 
 TICK = 0.25  # seconds between two looks at what is under way
-LOOK_ELSEWHERE = 2.0  # seconds between two looks at what somebody else works on
+LOOK_ELSEWHERE = 2.0  # seconds between two looks at runs that another process works on
 PAUSE_AFTER_DEATH = 0.5  # before a run whose kernel died is tried again
 
 
@@ -186,7 +186,7 @@ class RunDispatcher:
         return self._state[name] not in ("waiting", "elsewhere")
 
     def _look_elsewhere(self) -> None:
-        """Take note of what somebody else has finished, and take up what somebody else has dropped."""
+        """Take note of runs that another process has finished, and take up those that it has dropped."""
         now = time.monotonic()
         for name in [name for name, state in self._state.items() if state == "elsewhere"]:
             if now >= self._not_before[name]:

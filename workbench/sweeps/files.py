@@ -15,7 +15,7 @@ from typing import Any
 
 MOST_LETTERS = 60  # of a value in a file's name
 
-Json = dict[str, Any]  # an object as it was read: what is in it is known to whoever wrote it
+Json = dict[str, Any]  # an object as it was read; its keys are known to the code that wrote it
 
 
 @contextlib.contextmanager

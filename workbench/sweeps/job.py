@@ -32,7 +32,7 @@ class RunOutcome:
     """How an attempt at a run ended.
 
     kind     "finished", "failed", "stopped" (as it was asked to; it can go on), "died" (its kernel did; it can go on),
-             "elsewhere" (somebody else works on it), or "held" (it was not begun)
+             "elsewhere" (another process works on it), or "held" (it was not begun)
     message  why, in a sentence
     seconds  of wall time that the run has taken, all attempts together
     """

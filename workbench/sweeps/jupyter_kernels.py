@@ -1,7 +1,7 @@
 """Kernels for the runs of a sweep.
 
-A kernel talks through sockets in a directory of its own: there are no ports to race for, and nobody else can connect.
-It holds its run's claim open, so that nobody else takes the run up while it lives.
+A kernel talks through sockets in a directory of its own: no ports to race for, and other users cannot connect to it.
+It holds its run's claim open, so that no other process takes the run up while it lives.
 """
 
 from __future__ import annotations

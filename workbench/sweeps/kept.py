@@ -165,9 +165,9 @@ def read_table(path: Path) -> pyarrow.Table:
 
 
 def read_record(path: Path) -> Json:
-    """The record in a file; ``ValueError`` for a file that is no kept run."""
+    """The record in a file; ``ValueError`` for any other file."""
     if not path.is_file():
-        raise ValueError(f"{path.name} is no kept run: it is no file that is there.")
+        raise ValueError(f"{path.name} is no kept run: there is no such file.")
     try:
         found = json.loads((pyarrow.parquet.read_schema(path).metadata or {})[RECORD])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:

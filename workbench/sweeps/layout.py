@@ -14,7 +14,7 @@
         report.html, .ipynb the executed notebook
         checkpoints/        where it goes on after a kill, and the run as it was at its best evaluation
         attempts.jsonl      when it was begun, where, and how that ended
-        claim               locked by whoever works on it
+        claim               locked by the process that works on it
         finished.json       written last: the run counts from here on; failed.json: it failed by itself
 """
 
@@ -50,10 +50,10 @@ def run_directory(sweep: Path, name: str) -> Path:
 
 
 class Claim:
-    """The right to work on a run, held by whoever has its file open and locked.
+    """The right to work on a run, held by every process that has its file open and locked.
 
     The lock belongs to the open file: a kernel that inherited it holds it too, and the system lets go of it when the
-    last of its holders is gone, however that came about. So nobody takes up a run whose kernel is still alive.
+    last of its holders has ended, in whatever way. So a run whose kernel is still alive is never taken up.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -61,7 +61,7 @@ class Claim:
 
     @classmethod
     def take(cls, directory: Path) -> Claim | None:
-        """The claim on a run, or None if somebody else has it."""
+        """The claim on a run, or None if another process has it."""
         descriptor = os.open(directory / CLAIM, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ class Claim:
 
 
 def is_claimed(directory: Path) -> bool:
-    """Whether somebody works on a run at this moment."""
+    """Whether a process works on a run at this moment."""
     try:
         descriptor = os.open(directory / CLAIM, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -45,7 +45,7 @@ class Progress:
     """A sweep at one moment.
 
     total, finished, failed, pruned, waiting   numbers of runs
-    elsewhere   runs that somebody else works on
+    elsewhere   runs that another process works on
     running     those under way here
     failures    {label: message} of the failed
     seconds     since this was begun
@@ -127,7 +127,7 @@ def time_to_go(finished: Sequence[float], running: Sequence[RunProgress], waitin
 
 
 class TerminalProgress:
-    """Progress on a terminal, a block that is kept up to date; where nobody watches, a line for each end of a run."""
+    """Progress as a block on a terminal, kept up to date; in a log, a line for each run that ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

@@ -41,7 +41,7 @@ def record(
                        were chosen by: the absolute metric (``wb.statistics.absolute_metric``). 0: none. Only where
                        there is a directory, and something was evaluated
     save_every         iterations between two checkpoints
-    progress           whether to show a bar; None: where somebody watches, in a terminal or in Jupyter
+    progress           whether to show a bar; None: in a terminal and in Jupyter
 
     Metrics are written after every iteration, so that others can read them while it trains.
     """

@@ -31,7 +31,7 @@ from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.layout import Claim
 from workbench.sweeps.report_page import page
 
-CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # whoever only looks whether a run is claimed holds the lock for an instant
+CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # a process that only looks whether a run is claimed holds the lock for an instant
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
 SECONDS_TO_STOP = 30.0  # from being asked to stop until it is killed: time to end a phase and write a checkpoint
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal in a traceback
@@ -82,7 +82,7 @@ def _claim(directory: Path) -> Claim | None:
 
 
 class _Attempt:
-    """One attempt at a run, by whoever holds the claim on it."""
+    """One attempt at a run, made while holding the claim on it."""
 
     def __init__(self, job: Job, directory: Path, claim: Claim, stop: Callable[[], bool]) -> None:
         self.job, self.directory, self.claim = job, directory, claim

@@ -29,7 +29,7 @@ _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _onc
 
 
 def check_keys(what: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """``UnknownNameError`` for a key that is none of those known."""
+    """``UnknownNameError`` for a key that is not known."""
     for name in given:
         if name not in known:
             raise unknown_name(what, name, known)

@@ -3,7 +3,7 @@
     study = wb.Study("data/results")                  # reads data/results/spec.yaml
     study                                             # which runs are there, and how long the others will take
     study.run(workers=2, hours=3)                     # does what is missing; begins nothing new after three hours
-    study.table("agents")                             # what is there, whoever did it
+    study.table("agents")                             # the runs that are kept
     study.pick(method="happo", scenario="Ant")        # a part of it
     study.complaints()                                # what in the files does not agree with the spec; [] if all does
 
@@ -111,7 +111,7 @@ class Study(Batch):
 
     @property
     def runs(self) -> list[RunResult]:
-        """What each run of the plan has come to; of those that are kept, what their files tell."""
+        """Each run of the plan as far as it has come; those that are kept as their files have them."""
         found = self._files.of(self.plan.runs)
         return [
             kept.read(found[run.name], run.name, run.parameters, self.plan.swept)
