@@ -16,7 +16,7 @@ from tiny_notebook import value_of, write_notebook
 from workbench.sweeps import files, layout
 
 PROCESS = Path(__file__).parent / "sweep_process.py"
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 def wait_until(condition, what):
