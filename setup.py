@@ -9,7 +9,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-TUTORIALS = runpy.run_path(str(ROOT / "workbench" / "tutorials.py"))
+TUTORIALS = runpy.run_path(str(ROOT / "workbench" / "commands" / "tutorials.py"))
 
 
 class BuildWithTutorials(build_py):

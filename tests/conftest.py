@@ -62,7 +62,7 @@ def _command(process: psutil.Process) -> str:
 @pytest.fixture(scope="session")
 def client() -> Iterator[Any]:
     """A client of two workers on this machine, for all sweeps that do not kill any."""
-    from workbench.sweeps.engine import cluster
+    from workbench.sweeps.cluster import cluster
 
     with cluster(workers=2) as connected:
         yield connected

@@ -21,7 +21,7 @@ import torch
 from measure_scaling import phases
 
 import workbench as wb
-from workbench.bench import METHODS, TASKS, TRAINING, _RawPhysics
+from workbench.commands.bench import METHODS, TASKS, TRAINING, _RawPhysics
 
 ROUNDS = 2
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench import bench, bench_processes
 from workbench.__main__ import main
+from workbench.commands import bench, bench_processes
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_process_of_the_bench_that_ends_early_is_told():
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
         pytest.raises(RuntimeError, match=message),
     ):
-        bench_processes._Run(process).answer()
+        bench_processes.TrainingProcess(process).answer()
 
 
 def test_raw_physics_along_a_trajectory_is_the_same_simulation():

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench import tutorials
 from workbench.__main__ import main
+from workbench.commands import tutorials
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_what_somebody_has_worked_on_is_left_alone(tmp_path: Path, capsys: pytes
 
 
 def test_a_package_without_tutorials_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tutorials, "__file__", str(tmp_path / "workbench" / "tutorials.py"))
+    monkeypatch.setattr(tutorials, "__file__", str(tmp_path / "workbench" / "commands" / "tutorials.py"))
     with pytest.raises(FileNotFoundError, match="install it again"):
         tutorials.home()
     packed = tmp_path / "workbench" / tutorials.PACKED / tutorials.FIRST

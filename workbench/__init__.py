@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.past import Snapshots
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.reference import reference_settings
-    from workbench.sweeps.recording import record
+    from workbench.sweeps.recorded_run import record
     from workbench.sweeps.search import Search
     from workbench.sweeps.study import Study
     from workbench.sweeps.sweep import Sweep
@@ -69,7 +69,7 @@ _LAZY = {
     "Search": "workbench.sweeps.search",
     "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",
-    "record": "workbench.sweeps.recording",
+    "record": "workbench.sweeps.recorded_run",
     **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),
     **dict.fromkeys(
         ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.recipes"

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workbench import tutorials
-from workbench.bench import TASKS, bench
+from workbench.commands import run_sweep, tutorials
+from workbench.commands.bench import TASKS, bench
+from workbench.commands.train import train
 from workbench.errors import WorkbenchError
-from workbench.sweeps import command
-from workbench.training import train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,12 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     training.set_defaults(act=_train)
 
     sweeping = commands.add_parser("sweep", help="run a notebook many times; status 0 tells that all finished")
-    command.add_arguments(sweeping)
-    sweeping.set_defaults(act=command.sweep)
+    run_sweep.add_arguments(sweeping)
+    sweeping.set_defaults(act=run_sweep.sweep)
 
     studying = commands.add_parser("study", help="do what a study lacks; what has finished is kept and never repeated")
-    command.add_study_arguments(studying)
-    studying.set_defaults(act=command.study)
+    run_sweep.add_study_arguments(studying)
+    studying.set_defaults(act=run_sweep.study)
 
     copying = commands.add_parser("notebooks", help="copy the tutorials, and the data that they read, to a directory")
     copying.add_argument("directory", help="made if it is not there; files there that differ are left alone")
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
-        return command.INTERRUPTED
+        return run_sweep.INTERRUPTED
 
 
 def _bench(options: argparse.Namespace) -> None:

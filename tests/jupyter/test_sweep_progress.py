@@ -10,14 +10,14 @@ import pytest
 
 from workbench.jupyter import sweep_progress
 from workbench.jupyter.sweep_progress import SweepProgress, drawn
-from workbench.sweeps.progress import Progress, Under
+from workbench.sweeps.progress import Progress, RunProgress
 
 HALF = Progress(
     total=8,
     finished=2,
     failed=1,
     waiting=4,
-    running=(Under("a", "order=<b>fixed</b>", 0.25, 12.3456, 3.0),),
+    running=(RunProgress("a", "order=<b>fixed</b>", 0.25, 12.3456, 3.0),),
     failures={"order=x": "ValueError: <script>alert(1)</script>"},
     seconds=75.0,
     eta=600.0,

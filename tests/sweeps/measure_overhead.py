@@ -1,16 +1,15 @@
 """What a sweep costs beyond its runs: twelve runs that train for ten seconds each, on two workers.
 
-    python tests/sweeps/measure_overhead.py [--runs 12] [--seconds 10] [--workers 2] [--plain]
+    python tests/sweeps/measure_overhead.py [--runs 12] [--seconds 10] [--workers 2]
 
 Every run imports torch and the workbench, then trains a HalfCheetah until its seconds are over; the ideal is runs ×
 seconds / workers. Measured from the call of ``run()`` to its return: the cluster's start and end, the kernels', reports
-and all. ``--plain`` starts every kernel afresh instead of forking it, for comparison.
+and all.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +17,6 @@ from pathlib import Path
 from tiny_notebook import write_notebook
 
 import workbench as wb
-from workbench.sweeps import kernels
 
 PARAMETERS = "seed: int = 0\nseconds: float = 10.0\ndirectory: str | None = None\n"
 TRAINS = """\
@@ -39,10 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--plain", action="store_true", help="start kernels afresh")
     chosen = parser.parse_args()
-    if chosen.plain:
-        os.environ[kernels.NO_FORK] = "1"
     with tempfile.TemporaryDirectory() as place:
         notebook = write_notebook(Path(place) / "trains.ipynb", TRAINS, parameters=PARAMETERS)
         sweep = wb.Sweep(

@@ -12,7 +12,7 @@ FAILING = 5
 def make_sweep(notebook, directory, runs):
     """As many runs as asked for, of which one fails by itself."""
     fails = [seed == FAILING for seed in range(runs)]
-    return wb.Sweep(notebook, zip={"seed": range(runs), "fails": fails}, fixed={"pause": 0.05}, directory=directory)
+    return wb.Sweep(notebook, zip={"seed": range(runs), "fails": fails}, fixed={"pause": 0.2}, directory=directory)
 
 
 def main(notebook, directory, runs):

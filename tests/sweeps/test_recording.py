@@ -14,15 +14,15 @@ from point_team import PointTeam
 from recording_process import EVERY, STEPS, record_points
 
 import workbench as wb
-from workbench.sweeps import layout
-from workbench.sweeps.report import page
+from workbench.sweeps import files, layout
+from workbench.sweeps.report_page import page
 
 PROCESS = Path(__file__).parent / "recording_process.py"
 TIMELESS = ("iteration", "env_steps", "return", "reward", "kl", "value_loss", "order", "returns", "agent", "m_variance")
 
 
 def rows(directory, name):
-    return [{k: v for k, v in row.items() if k in TIMELESS} for row in layout.read_lines(directory / name)]
+    return [{k: v for k, v in row.items() if k in TIMELESS} for row in files.read_lines(directory / name)]
 
 
 def everything(directory):
@@ -38,16 +38,16 @@ def whole(tmp_path_factory):
 
 def test_everything_is_written_down(whole):
     directory, summary = whole
-    metrics = layout.read_lines(directory / layout.METRICS)
-    evaluations = layout.read_lines(directory / layout.EVALUATIONS)
+    metrics = files.read_lines(directory / layout.METRICS)
+    evaluations = files.read_lines(directory / layout.EVALUATIONS)
     assert [row["env_steps"] for row in metrics] == list(range(32, STEPS + 1, 32))
     # The untrained team, every EVERY rounded up to iterations of 32 steps, and the end.
     assert [row["env_steps"] for row in evaluations] == [0, *range(128, STEPS, 128), STEPS]
     for row in evaluations:
         assert row["return"] == pytest.approx(np.mean(row["returns"]))
         assert len(row["returns"]) == row["episodes"] == 8
-    assert len(layout.read_lines(directory / layout.AGENTS)) == 3 * len(metrics)
-    assert summary == layout.read_json(directory / layout.SUMMARY)
+    assert len(files.read_lines(directory / layout.AGENTS)) == 3 * len(metrics)
+    assert summary == files.read_json(directory / layout.SUMMARY)
     assert summary["return"] == evaluations[-1]["return"]
     assert summary["env_steps"] == STEPS
     assert summary["env_steps_per_second"] > 0
@@ -92,13 +92,13 @@ def test_lines_are_there_while_it_trains(tmp_path):
 
     class Looking(PointTeam):
         def step(self, actions):
-            seen.append(len(layout.read_lines(tmp_path / layout.METRICS)))
+            seen.append(len(files.read_lines(tmp_path / layout.METRICS)))
             return super().step(actions)
 
     trainer = wb.happo(Looking(), seed=0, n_steps=8, hidden_sizes=(16,))
     wb.record(trainer, tmp_path, env_steps=128, progress=False)
     assert seen[::8] == [0, 1, 2, 3]
-    assert len(layout.read_lines(tmp_path / layout.METRICS)) == 4
+    assert len(files.read_lines(tmp_path / layout.METRICS)) == 4
 
 
 def test_bad_intervals_are_refused():

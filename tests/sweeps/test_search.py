@@ -8,7 +8,7 @@ import pytest
 from tiny_notebook import value_of, write_notebook
 
 import workbench as wb
-from workbench.sweeps import layout
+from workbench.sweeps import files, layout
 
 optuna = pytest.importorskip("optuna")
 
@@ -78,7 +78,7 @@ def test_a_failing_run_fails_its_trial_alone(notebook, tmp_path, client):
     # The same parameters twice are the same run, done once.
     assert len({run.name for run in search.runs}) == len(search.runs) <= 2
     for run in search.runs:
-        assert len(layout.read_lines(run.directory / layout.ATTEMPTS)) == 2
+        assert len(files.read_lines(run.directory / layout.ATTEMPTS)) == 2
 
 
 def test_a_search_that_was_stopped_goes_on_with_its_trials(notebook, tmp_path, client):

@@ -13,7 +13,7 @@ from tiny_notebook import PARAMETERS, value_of, write_notebook
 
 import workbench as wb
 from workbench.__main__ import main
-from workbench.sweeps import kept, layout
+from workbench.sweeps import files, kept
 
 SPEC = """\
 notebook: ../tiny.ipynb
@@ -142,6 +142,87 @@ def test_a_trained_run_is_kept_with_its_settings_and_its_policies(tmp_path, clie
     assert "it was changed by hand" in told
 
 
+@pytest.mark.parametrize("task", ["a/b", "../../../outside", "..", "C:\\x", "nul\x00", ".hidden", "a b" * 200])
+def test_a_value_with_a_path_in_it_never_leaves_the_directory(task, tmp_path, client):
+    home = tmp_path / "deep" / "er"
+    home.mkdir(parents=True)
+    write_notebook(home / "tiny.ipynb", parameters=PARAMETERS + "scenario: str = 'plain'\nmethod: str = 'happo'\n")
+    spec = {
+        "notebook": "../tiny.ipynb",
+        "sweeps": {"all": {"seeds": [0], "grid": {"scenario": [task], "method": [task]}}},
+    }
+    study = make_study(home, json.dumps(spec))
+    study.run(client=client, progress=False)
+    assert study.finished
+    assert study.complaints() == []
+    (run,) = study.kept
+    assert run.path.parent == study.home / "runs"
+    assert run.parameters["scenario"] == task
+    assert {path.name for path in tmp_path.iterdir()} == {"deep"}
+    assert {path.name for path in home.iterdir()} == {"tiny.ipynb", "study", "scratch"}
+
+
+def test_values_make_file_names_one_for_each():
+    values = [
+        "Ant",
+        "4x2",
+        "seed-0",
+        "1e6",
+        "a/b",
+        "a-b",
+        "a:b",
+        "..",
+        "../..",
+        "",
+        ".hidden",
+        "x" * 300,
+        "x" * 301,
+        "é",
+    ]
+    names = list(map(files.file_name, values))
+    assert names[:4] == values[:4]
+    assert len(set(names)) == len(names)
+    assert all(name and len(name) < 80 and name[0] != "." and not set("/\\:\x00") & set(name) for name in names)
+
+
+def rewrite(path, **summary):
+    """Edit the summary in a kept run's record, as with any tool for parquet."""
+    table = pyarrow.parquet.read_table(path)
+    record = json.loads(table.schema.metadata[kept.RECORD])
+    record["summary"] |= summary
+    pyarrow.parquet.write_table(table.replace_schema_metadata({kept.RECORD: json.dumps(record)}), path)
+
+
+def test_damage_and_edits_are_told_by_the_files_name(tmp_path, root, client):
+    study = make_study(tmp_path).pick(seed=0, env_steps=20)
+    study.run(client=client, progress=False)
+    first, second = (run.path for run in study.kept)
+    assert study.complaints() == []
+    whole = first.read_bytes()
+    first.write_bytes(whole[:4] + b"\xff" * 196 + whole[200:])  # the first page; the footer stays
+    (told,) = study.complaints()
+    assert told.startswith(f"{first.name}: it is damaged, its rows cannot be read")
+    with pytest.raises(ValueError, match=f"{first.name} is damaged"):
+        study.table("iterations")
+    first.write_bytes(whole[: len(whole) // 2])
+    (told,) = study.complaints()
+    assert told.startswith(f"{first.name} is no kept run")
+    first.write_bytes(whole)
+    rewrite(second, **{"return": 1e9})
+    assert study.complaints() == [f"{second.name}: its record is not the one that was written"]
+
+
+def test_an_edit_of_a_record_from_before_there_were_seals_is_told(tmp_path, root):
+    home = tmp_path / "data" / "study"
+    shutil.copytree(root / "data" / "walker2d", home)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(root / "notebooks" / "experiment.ipynb", tmp_path / "notebooks")
+    path = wb.Study(home).kept[0].path
+    assert kept.SEAL not in kept.read_record(path)
+    rewrite(path, **{"return": 1e9})
+    assert wb.Study(home).complaints() == [f"{path.name}: its record is not the one that was written"]
+
+
 def test_after_its_hours_no_run_is_begun(tmp_path, client):
     study = make_study(tmp_path)
     study.run(client=client, progress=False, hours=0.0)
@@ -208,6 +289,6 @@ def test_what_is_committed_agrees_with_its_spec(root, name):
     assert study.complaints() == []
     for run in study.kept:
         assert run.path.stat().st_size < 200_000
-        assert not layout.read_json(run.path)
+        assert not files.read_json(run.path)
     held = [path for folder in ("runs", "policies") for path in (study.home / folder).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in held) < 20_000_000

@@ -12,7 +12,7 @@ import pytest
 from tiny_notebook import write_notebook
 
 import workbench as wb
-from workbench.sweeps import layout, results
+from workbench.sweeps import files, layout, results
 
 DEADLINE = 120.0
 
@@ -56,5 +56,5 @@ def test_a_cluster_over_tcp_gives_the_same_table_as_this_machine(tmp_path, sched
         assert first.to_json(double_precision=15) == second.to_json(double_precision=15)
         assert first.equals(second)
     assert len(first) == 4
-    did = {line["pid"] for run in there.runs for line in layout.read_lines(run.directory / layout.ATTEMPTS)[:1]}
+    did = {line["pid"] for run in there.runs for line in files.read_lines(run.directory / layout.ATTEMPTS)[:1]}
     assert did <= workers

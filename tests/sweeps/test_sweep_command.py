@@ -13,9 +13,8 @@ import pytest
 from tiny_notebook import write_notebook
 
 from workbench.__main__ import main
-from workbench.sweeps import layout, results
-from workbench.sweeps.progress import Progress, Under, duration, time_to_go
-from workbench.sweeps.terminal import TerminalProgress
+from workbench.sweeps import files, results
+from workbench.sweeps.progress import Progress, RunProgress, TerminalProgress, duration, time_to_go
 
 DEADLINE = 120.0
 
@@ -76,7 +75,7 @@ def test_an_interrupt_stops_it_where_it_can_go_on(number, to_group, spec, tmp_pa
     process = command(spec("seeds: [0, 1]\nfixed: {pause: 0.1}\nworkers: 1\n"), start_new_session=True)
     family = psutil.Process(process.pid)
     deadline = time.monotonic() + DEADLINE
-    while len(layout.read_lines(next(iter(tmp_path.glob("out/runs/*/metrics.jsonl")), tmp_path / "none"))) < 3:
+    while len(files.read_lines(next(iter(tmp_path.glob("out/runs/*/metrics.jsonl")), tmp_path / "none"))) < 3:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -92,7 +91,7 @@ def test_an_interrupt_stops_it_where_it_can_go_on(number, to_group, spec, tmp_pa
     (ended,) = [
         line
         for path in tmp_path.glob("out/runs/*/attempts.jsonl")
-        for line in layout.read_lines(path)
+        for line in files.read_lines(path)
         if "outcome" in line
     ]
     assert ended["outcome"] == "stopped"
@@ -118,9 +117,21 @@ class Screen:
 
 
 STEPS = (
-    Progress(total=3, waiting=1, running=(Under("a", "rate=0.1", 0.5, 12.345, 10.0), Under("b", "rate=0.2")), eta=90.0),
-    Progress(total=3, waiting=1, running=(Under("a", "rate=0.1", 0.6, 13.0, 12.0), Under("b", "rate=0.2")), eta=80.0),
-    Progress(total=3, finished=1, running=(Under("b", "rate=0.2"),), failed=1, failures={"rate=0.3": "ValueError: no"}),
+    Progress(
+        total=3,
+        waiting=1,
+        running=(RunProgress("a", "rate=0.1", 0.5, 12.345, 10.0), RunProgress("b", "rate=0.2")),
+        eta=90.0,
+    ),
+    Progress(
+        total=3,
+        waiting=1,
+        running=(RunProgress("a", "rate=0.1", 0.6, 13.0, 12.0), RunProgress("b", "rate=0.2")),
+        eta=80.0,
+    ),
+    Progress(
+        total=3, finished=1, running=(RunProgress("b", "rate=0.2"),), failed=1, failures={"rate=0.3": "ValueError: no"}
+    ),
     Progress(total=3, finished=2, failed=1, failures={"rate=0.3": "ValueError: no"}, state="done"),
 )
 
@@ -150,8 +161,8 @@ def test_a_log_gets_a_line_for_each_end():
 
 
 def test_the_time_to_go():
-    half = Under("a", "", share=0.5, seconds=30.0)
-    fresh = Under("b", "", share=0.0, seconds=5.0)
+    half = RunProgress("a", "", share=0.5, seconds=30.0)
+    fresh = RunProgress("b", "", share=0.0, seconds=5.0)
     assert time_to_go([], [fresh], 3, 2) is None
     # Half in 30 s: 60 s each; 30 s left of it, 55 s of the fresh one, and 4 more, on 2 workers.
     assert time_to_go([], [half, fresh], 4, 2) == pytest.approx((30 + 55 + 4 * 60) / 2)

@@ -13,10 +13,10 @@ import pytest
 from sweep_process import FAILING, make_sweep
 from tiny_notebook import value_of, write_notebook
 
-from workbench.sweeps import layout
+from workbench.sweeps import files, layout
 
 PROCESS = Path(__file__).parent / "sweep_process.py"
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 def wait_until(condition, what):
@@ -45,9 +45,8 @@ def commands(process):
 
 
 def kernels(process):
-    """The kernels below a process: children of its fork servers."""
-    servers = [each for each in descendants(process) if "fork_server.py" in commands(each)]
-    return [each for each in servers if "fork_server.py" in commands(each.parent() or each)]
+    """The kernels below a process: children of its workers."""
+    return [each for each in descendants(process) if "ipykernel_launcher" in commands(each)]
 
 
 def kernel_at_work(process, directory):
@@ -55,7 +54,7 @@ def kernel_at_work(process, directory):
     for kernel in kernels(process):
         with contextlib.suppress(psutil.Error):
             places = [Path(file.path).parent for file in kernel.open_files() if file.path.endswith(layout.CLAIM)]
-            if any(2 < len(layout.read_lines(place / layout.METRICS)) < 15 for place in places):
+            if any(2 < len(files.read_lines(place / layout.METRICS)) < 15 for place in places):
                 return kernel
     return None
 
@@ -83,7 +82,7 @@ def attempts(directory, name):
 
 def outcomes(run):
     """How the attempts at a run ended, as far as their workers lived to tell."""
-    return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
+    return [line["outcome"] for line in files.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
 
 
 def check_kills(tmp_path, runs):
@@ -97,7 +96,7 @@ def check_kills(tmp_path, runs):
             settled.setdefault(name, attempts(directory, name))
         return settled
 
-    worker = wait_until(lambda: len(settle()) >= 2 and kernel_at_work(driver, directory), "a run").parent().parent()
+    worker = wait_until(lambda: len(settle()) >= 2 and kernel_at_work(driver, directory), "a run").parent()
     assert "multiprocessing" in commands(worker)
     worker.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import subprocess
@@ -17,9 +18,9 @@ import pytest
 from tiny_notebook import WORK, value_of, write_notebook
 
 import workbench as wb
-from workbench.sweeps import engine, kernels, layout, results
-from workbench.sweeps.engine import SweepError, run_one
-from workbench.sweeps.work import make_job
+from workbench.sweeps import cluster, dispatcher, files, layout, results
+from workbench.sweeps.main_guard import SweepError
+from workbench.sweeps.run_one import run_one
 
 DEADLINE = 120.0
 
@@ -42,7 +43,7 @@ def attempts(sweep):
 
 
 def outcomes(run):
-    return [line["outcome"] for line in layout.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
+    return [line["outcome"] for line in files.read_lines(run.directory / layout.ATTEMPTS) if "ended" in line]
 
 
 def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, client, monkeypatch):
@@ -81,7 +82,7 @@ def test_a_sweep_leaves_its_results_and_does_nothing_twice(notebook, tmp_path, c
     before = attempts(sweep)
     sweep.run(client=client, progress=False)
     assert attempts(sweep) == before
-    monkeypatch.setattr(engine, "cluster", None)  # and needs none for it
+    monkeypatch.setattr(cluster, "cluster", None)  # and needs none for it
     sweep.run(workers=2, progress=False)
     monkeypatch.undo()
     assert "nothing is left to do" in repr(sweep)
@@ -164,6 +165,37 @@ def test_a_run_whose_process_always_dies_is_given_up(tmp_path, client):
     assert not (run.directory / layout.FINISHED).exists()
 
 
+def test_a_kernel_that_is_not_there_is_named_before_anything_runs(notebook, tmp_path, client):
+    content = json.loads(notebook.read_text())
+    content["metadata"]["kernelspec"]["name"] = "conda-env-rl-py"
+    notebook.write_text(json.dumps(content))
+    message = r"unknown kernel that tiny\.ipynb was saved with 'conda-env-rl-py'.* Known: .*python3.* kernel='python3'"
+    with pytest.raises(ValueError, match=message):
+        wb.Sweep(notebook, directory=tmp_path / "sweep")
+    with pytest.raises(ValueError, match=r"unknown kernel 'pyhton3'; did you mean 'python3'\?"):
+        wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="pyhton3")
+    assert not (tmp_path / "sweep").exists()
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="python3").run(client=client, progress=False)
+    assert sweep.finished
+
+
+def test_the_reason_why_a_kernel_does_not_start_is_kept(notebook, tmp_path, monkeypatch):
+    specs = tmp_path / "data" / "kernels" / "broken"
+    specs.mkdir(parents=True)
+    command = [sys.executable, "-c", "import sys; sys.exit('no ipykernel in this Python')"]
+    spec = {"argv": [*command, "{connection_file}"], "display_name": "broken", "language": "python"}
+    (specs / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "data"))
+    sweep = wb.Sweep(notebook, directory=tmp_path / "sweep", kernel="broken")
+    job = sweep._job()(sweep.plan.runs[0])
+    sweep._write_down(retry_failed=False)
+    assert [run_one(job).kind for _ in range(4)] == ["died", "died", "died", "failed"]
+    (message,) = sweep.failures.values()
+    assert "3 attempts from the same point could not go on; the last one: RuntimeError: Kernel died before" in message
+    assert "its process said: no ipykernel in this Python" in message
+    assert "memory" not in message
+
+
 def test_a_notebook_that_ends_without_a_summary_has_not_finished(tmp_path, client):
     notebook = write_notebook(tmp_path / "short.ipynb", WORK)
     sweep = wb.Sweep(notebook, directory=tmp_path / "sweep").run(client=client, progress=False)
@@ -235,11 +267,11 @@ def test_a_run_is_claimed_as_long_as_its_kernel_lives(tmp_path):
 
 def test_lines_that_are_being_written_are_not_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    layout.append_lines(path, [{"a": 1, "b": float("nan")}, {"a": 2, "b": (1, float("inf"))}])
+    files.append_lines(path, [{"a": 1, "b": float("nan")}, {"a": 2, "b": (1, float("inf"))}])
     with open(path, "ab") as file:
         file.write(b'{"a": 3')
-    assert layout.read_lines(path) == [{"a": 1, "b": None}, {"a": 2, "b": [1, None]}]
-    assert layout.last_line(path) == {"a": 2, "b": [1, None]}
+    assert files.read_lines(path) == [{"a": 1, "b": None}, {"a": 2, "b": [1, None]}]
+    assert files.last_line(path) == {"a": 2, "b": [1, None]}
 
 
 # ---- comparing ----
@@ -271,14 +303,14 @@ def test_its_groups_are_compared_and_drawn(compared):
 def test_a_run_changed_by_hand_is_left_out_unless_asked_for(compared):
     steered = compared.runs[0]
     path = steered.directory / layout.SUMMARY
-    layout.write_json(path, {**steered.summary, "steered": True})
+    files.write_json(path, {**steered.summary, "steered": True})
     try:
         assert compared.table().groupby("run")["steered"].first().sum() == 1
         assert "1 run steered by hand" in repr(compared.compare())
         assert len(compared.compare().scores["random"]["all runs"]) == 2
         assert len(compared.compare(steered=True).scores["random"]["all runs"]) == 3
     finally:
-        layout.write_json(path, steered.summary)
+        files.write_json(path, steered.summary)
 
 
 def test_the_fields_word_for_the_method_is_understood(tmp_path):
@@ -287,83 +319,36 @@ def test_the_fields_word_for_the_method_is_understood(tmp_path):
     sweep = wb.Sweep(notebook, grid={"method": ["happo", "mappo"]}, seeds=[0, 1], directory=tmp_path / "sweep")
     for run in sweep.runs:
         run.directory.mkdir(parents=True)
-        layout.write_lines(run.directory / layout.METRICS, [{"env_steps": 5, "return": 1.0}])
-        layout.write_json(run.directory / layout.FINISHED, {})
+        files.write_lines(run.directory / layout.METRICS, [{"env_steps": 5, "return": 1.0}])
+        files.write_json(run.directory / layout.FINISHED, {})
     assert sweep.compare(by="algorithm").groups == sweep.compare(by="method").groups == ("happo", "mappo")
 
 
 # ---- kernels ----
 
 TELLS = """\
-import json, os, pathlib, random, sys, threading
+import json, os, pathlib, random
 import numpy as np
 told = {"ppid": os.getppid(), "draw": float(np.random.rand()), "python": random.random(), "cwd": os.getcwd(),
-        "threads": os.environ["OMP_NUM_THREADS"], "path": sys.path, "main": __name__, "argv": len(sys.argv)}
+        "threads": os.environ["OMP_NUM_THREADS"]}
 (pathlib.Path(directory) / "summary.json").write_text(json.dumps(told))
 """
 
 
-@pytest.fixture
-def tells(tmp_path, monkeypatch):
-    """Does a run of a notebook that tells of its process, in this process; returns its summary."""
+def test_a_kernel_starts_beside_its_notebook_with_threads_and_a_stream_of_its_own(tmp_path):
     notebook = write_notebook(tmp_path / "tells.ipynb", TELLS)
-    yield lambda seed: _told(notebook, tmp_path / "sweep", seed)
-    kernels.close_fork_servers()
-
-
-def _told(notebook, directory, seed, **changes):
-    sweep = wb.Sweep(notebook, seeds=[seed], directory=directory, threads=1)
-    job = make_job(sweep)(sweep.plan.runs[0])
-    outcome = run_one()(job, lambda: False)
-    assert outcome.kind == "finished", outcome.message
-    return sweep.runs[0].summary
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_a_forked_kernel_is_like_a_fresh_one(tells, monkeypatch, tmp_path):
-    first, second = tells(0), tells(1)
-    assert first["ppid"] == second["ppid"] != os.getpid(), "both come from one fork server"
-    assert first["draw"] != second["draw"], "NumPy's global stream was shared"
+    told = []
+    for seed in range(2):
+        sweep = wb.Sweep(notebook, seeds=[seed], directory=tmp_path / "sweep", threads=1)
+        outcome = run_one(sweep._job()(sweep.plan.runs[0]), lambda: False)
+        assert outcome.kind == "finished", outcome.message
+        told.append(sweep.runs[0].summary)
+    first, second = told
+    assert first["ppid"] == second["ppid"] == os.getpid()
+    assert first["draw"] != second["draw"]
     assert first["python"] != second["python"]
-    monkeypatch.setattr(kernels, "fork_server", lambda *_: None)
-    fresh = tells(2)
-    assert fresh["ppid"] == os.getpid()
-    for name in ("cwd", "threads", "path", "main", "argv"):
-        assert first[name] == fresh[name], name
+    assert first["threads"] == "1"
     assert first["cwd"] == str(tmp_path)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_what_cannot_be_forked_safely_is_started_afresh(tells, monkeypatch, tmp_path):
-    (tmp_path / "starts_a_thread.py").write_text(
-        "import threading\nthreading.Thread(target=input, daemon=True).start()"
-    )
-    (tmp_path / "starts_a_thread.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setitem(kernels.IMPORTS, "numpy", ("numpy", "starts_a_thread"))
-    server = kernels.fork_server(("starts_a_thread",), 1)
-    assert server is not None
-    assert not server.fit
-    assert tells(0)["ppid"] == os.getpid()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_kernels_go_with_their_fork_server(tmp_path):
-    server = kernels.fork_server((), 1)
-    assert server is not None
-    assert server.fit
-    with open(os.devnull, "w") as output:
-        child = server.fork(["ipykernel", "-f", str(tmp_path / "k.json")], os.environ, str(tmp_path), [output.fileno()])
-    assert child.poll() is None
-    server._process.kill()
-    assert child.wait(10) == -9
-    again = kernels.fork_server((), 1)
-    assert again is not server
-    kernels.close_fork_servers()
-    with pytest.raises(ChildProcessError, match="is gone"):
-        again.fork(["ipykernel"], os.environ, str(tmp_path), [0])
 
 
 # ---- clusters ----
@@ -371,7 +356,7 @@ def test_kernels_go_with_their_fork_server(tmp_path):
 
 def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkeypatch):
     sweep = wb.Sweep(notebook, directory=tmp_path / "sweep")
-    monkeypatch.setattr(engine, "PATIENCE", "1s")
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
     with pytest.raises(SweepError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"):
         sweep.run(scheduler="tcp://127.0.0.1:1", progress=False)
     monkeypatch.setattr(wb, "__version__", "9.9")
@@ -390,43 +375,42 @@ def test_a_cluster_that_cannot_do_it_says_why(notebook, tmp_path, client, monkey
             r"the worker at tcp://h:1 cannot do runs \(ImportError\('none'\)\); install",
         ),
         (
-            {"version": wb.__version__, "sees": False},
+            (wb.__version__, False, ["python3"]),
             r"tcp://h:1 does not see '.*'\. Choose a directory that all",
+        ),
+        (
+            (wb.__version__, True, ["ir"]),
+            r"the worker at tcp://h:1 has no kernel 'python3'; it has ir\.",
         ),
     ],
 )
 def test_workers_that_cannot_do_it_are_refused(state, message, tmp_path):
     client = SimpleNamespace(run=lambda *_, **__: {"tcp://h:1": state})
     with pytest.raises(SweepError, match=message):
-        engine.check_workers(client, tmp_path)
+        cluster.check_workers(client, tmp_path, "python3")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_process_starts_no_cluster(monkeypatch):
     monkeypatch.setattr(multiprocessing.process.current_process(), "_inheriting", True, raising=False)
-    with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), engine.cluster(1):
+    with pytest.raises(SweepError, match="this script starts its sweep when it is imported"), cluster.cluster(1):
         pass
-
-
-def test_a_forked_kernel_that_goes_on_is_waited_for_no_longer_than_asked():
-    with pytest.raises(subprocess.TimeoutExpired, match=r"'kernel' timed out after 0\.0 seconds"):
-        kernels.ForkedProcess(None, 1).wait(0)
 
 
 def test_a_lost_connection_is_told():
     lost = SimpleNamespace(client=SimpleNamespace(status="closed"))
     with pytest.raises(SweepError, match=r"the connection to the cluster was lost; sweep\.run\(\) goes on"):
-        engine.Engine._take(lost, "run", SimpleNamespace(status="cancelled"))
+        dispatcher.RunDispatcher._take(lost, "run", SimpleNamespace(status="cancelled"))
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    layout.write_whole(tmp_path / "a.json", b"before")
+    files.write_text(tmp_path / "a.json", "before")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        layout.write_whole(tmp_path / "a.json", b"after")
+        files.write_text(tmp_path / "a.json", "after")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.json": b"before"}
 
 
@@ -448,23 +432,57 @@ def test_a_cluster_on_this_machine_is_heard_by_nobody_else(client):
     assert listening == {"127.0.0.1"}
 
 
-def test_a_script_without_a_guard_is_told_so(notebook, tmp_path):
+@pytest.mark.parametrize("start", ["", "if True:\n    ", "for _ in range(1):\n    "])
+def test_a_script_without_a_guard_is_told_so(start, notebook, tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import workbench as wb\n"
-        f"wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r}).run(workers=1, progress=False)\n"
+        f"sweep = wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r})\n"
+        f"{start}sweep.run(workers=1, progress=False)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode != 0
-    assert "if __name__ == '__main__':" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("workbench.sweeps.main_guard.SweepError: this script starts its sweep when it is imported")
+    assert last.endswith("Put what it does under `if __name__ == '__main__':`.")
+    assert done.stderr.count("Traceback") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_workers_that_do_not_start_are_told(monkeypatch):
+    def fail(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(cluster, "LocalCluster", fail)
+    message = r"no worker process could be started \(Nanny failed to start\.\); .* under `if __name__ == '__main__':`"
+    with pytest.raises(SweepError, match=message), cluster.cluster(1):
+        pass
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "if __name__ == '__main__':\n    main()\n",
+        "if multiprocessing.current_process().name == 'MainProcess':\n    main()\n",
+    ],
+)
+def test_a_script_with_a_guard_runs(ending, notebook, tmp_path):
+    script = tmp_path / "guarded.py"
+    script.write_text(
+        "import multiprocessing\nimport workbench as wb\n\n\ndef main():\n"
+        f"    sweep = wb.Sweep({str(notebook)!r}, directory={str(tmp_path / 'sweep')!r})\n"
+        f"    print(sweep.run(workers=1, progress=False).finished)\n\n\n{ending}"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_the_table_keeps_the_metrics_names(tmp_path):
     place = tmp_path / layout.RUNS / "abc"
     place.mkdir(parents=True)
     parameters = {"env_steps": 10, "order": ["a", "b"], "seed": 1}
-    layout.write_json(tmp_path / layout.SWEEP, {"swept": ["env_steps", "order"], "runs": {"abc": parameters}})
-    layout.write_lines(place / layout.METRICS, [{"env_steps": 5, "order": ["b", "a"], "return": None}])
+    files.write_json(tmp_path / layout.SWEEP, {"swept": ["env_steps", "order"], "runs": {"abc": parameters}})
+    files.write_lines(place / layout.METRICS, [{"env_steps": 5, "order": ["b", "a"], "return": None}])
     (row,) = results.table(tmp_path).to_dict("records")
     assert row["env_steps"] == 5
     assert row["parameter_env_steps"] == 10

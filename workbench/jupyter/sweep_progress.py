@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from workbench.sweeps.progress import Progress, Under, duration
+from workbench.sweeps.progress import Progress, RunProgress, duration
 
 if TYPE_CHECKING:
     from workbench.sweeps.batch import Batch
@@ -93,7 +93,7 @@ def drawn(progress: Progress) -> Html:
     return Html(body, f"Sweep: {progress.finished} of {progress.total} finished, {progress.failed} failed")
 
 
-def _line(run: Under) -> str:
+def _line(run: RunProgress) -> str:
     share = 100 * (run.share or 0.0)
     return (
         "<div style='display:flex;align-items:center;gap:8px'>"

@@ -6,19 +6,32 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench.errors import unknown_name
-from workbench.statistics import estimates, protocol
-from workbench.statistics.estimates import BAND_RESAMPLES, CONFIDENCE, RESAMPLES, Estimate, Floats
+from workbench.statistics.estimates import (
+    BAND_RESAMPLES,
+    CONFIDENCE,
+    RESAMPLES,
+    Estimate,
+    Floats,
+    Statistic,
+    bootstrap,
+    bootstrap_improvement,
+    check_bootstrap,
+    interquartile_mean,
+    optimality_gap,
+    performance_profile,
+)
 from workbench.statistics.normalisation import Normalisation
+from workbench.statistics.protocol import COOPERATIVE, Protocol, in_short, protocol_report
 from workbench.statistics.report import Report, counted, span
 from workbench.statistics.selection import ABSOLUTE, NO_TASK, Names, Selection, Series, select
 
 ALL_TASKS = "all tasks"
+Row = dict[str, object]
 MOST_POINTS = 100  # of a curve with a band
 # How often the 95 % interval of the interquartile mean of so few normal scores holds the true one: docs/statistics.md.
 COVERAGE = {2: 50, 3: 74, 4: 88, 5: 90}
@@ -87,7 +100,7 @@ def compare(
         raise unknown_name("point of the runs", at, ("end", "absolute"), "Or a number of env steps: at=400_000.")
     if not isinstance(at, str) and (isinstance(at, bool) or not isinstance(at, int | float | np.number) or not at >= 0):
         raise ValueError(f"at is {at!r}; expected 'end', 'absolute', or a number of env steps ≥ 0.")
-    estimates.check_bootstrap(resamples, confidence)
+    check_bootstrap(resamples, confidence)
     selection = select(table, metric, by, task=task, steered=steered, unfinished=unfinished, normalise=normalise)
     return Comparison(selection, at, target, resamples, confidence, seed)
 
@@ -170,7 +183,7 @@ class Comparison:
         rows = [self._summary_row(group, panel) for panel in self.panels for group in self.groups]
         return self._report([row for row in rows if row], self.summary_notes)
 
-    def _summary_row(self, group: str, panel: str) -> dict[str, Any]:
+    def _summary_row(self, group: str, panel: str) -> Row:
         scores = self._panel_scores(group, panel)
         if not scores:
             return {}
@@ -185,7 +198,7 @@ class Comparison:
 
     def estimate(self, group: str, panel: str, gap: bool = False) -> Estimate:
         """The interquartile mean, or the optimality gap, of a group on a task or on all of them."""
-        statistic = partial(estimates.optimality_gap, target=self.target) if gap else estimates.interquartile_mean
+        statistic = partial(optimality_gap, target=self.target) if gap else interquartile_mean
         return self._bootstrap(self._panel_scores(group, panel), statistic, self.resamples)
 
     def curves(self) -> list[Curve]:
@@ -198,7 +211,7 @@ class Comparison:
         steps = common_steps([series for runs in of_groups.values() for own in runs.values() for series in own])
         for group, runs in of_groups.items():
             values = {task: np.stack([series.at(steps) for series in own]) for task, own in runs.items()}
-            estimate = self._bootstrap(values, estimates.interquartile_mean, self._band_resamples)
+            estimate = self._bootstrap(values, interquartile_mean, self._band_resamples)
             yield Curve(group, panel, steps, estimate, tuple(itertools.chain.from_iterable(runs.values())))
 
     def curve_table(self) -> Report:
@@ -221,7 +234,7 @@ class Comparison:
             of_groups = {group: scores for group, scores in of_groups.items() if scores}
             pooled = np.concatenate([own for scores in of_groups.values() for own in scores.values()])
             tau = np.linspace(pooled.min(), pooled.max(), 201) if thresholds is None else np.asarray(thresholds, float)
-            share = partial(estimates.performance_profile, thresholds=tau)
+            share = partial(performance_profile, thresholds=tau)
             for group, scores in of_groups.items():
                 found.append(Profile(group, panel, tau, self._bootstrap(scores, share, self._band_resamples)))
         return found
@@ -238,7 +251,7 @@ class Comparison:
             if not shared:
                 raise ValueError(f"{x} and {y} have no task in common, so that nothing can be said of the pair.")
             ours, theirs = ({task: scores[task] for task in shared} for scores in (first, second))
-            estimate = estimates.bootstrap_improvement(
+            estimate = bootstrap_improvement(
                 ours, theirs, resamples=self._band_resamples, confidence=self.confidence, seed=self.seed
             )
             numbers = dict(zip(("probability", "low", "high"), map(float, estimate), strict=True))
@@ -262,12 +275,12 @@ class Comparison:
         note = f"differences to {baseline}, seed by seed; {counted(alone, 'seed')} without a partner"
         return self._report([row for row in rows if row], self._how(note, self._interval(self.resamples)))
 
-    def _paired_row(self, group: str, panel: str, pairs: Mapping[tuple[str, str], Floats]) -> dict[str, Any]:
+    def _paired_row(self, group: str, panel: str, pairs: Mapping[tuple[str, str], Floats]) -> Row:
         differences = {task: pairs[group, task] for task in self.runs(group, panel) if len(pairs[group, task])}
         if not differences:
             return {}
         pooled = np.concatenate(list(differences.values()))
-        iqm, low, high = map(float, self._bootstrap(differences, estimates.interquartile_mean, self.resamples))
+        iqm, low, high = map(float, self._bootstrap(differences, interquartile_mean, self.resamples))
         better = float((pooled > 0).mean() + 0.5 * (pooled == 0).mean())
         row = {"task": panel, self.selection.by: group, "pairs": len(pooled), "iqm": iqm, "low": low, "high": high}
         return {**row, "mean": float(pooled.mean()), "share_better": better}
@@ -284,9 +297,9 @@ class Comparison:
         """The seeds of a group on a task, in the order of its scores."""
         return dict.fromkeys(series.seed for series in self.selection.runs.get((group, task), ()))
 
-    def protocol(self, standard: protocol.Protocol = protocol.COOPERATIVE) -> Report:
+    def protocol(self, standard: Protocol = COOPERATIVE) -> Report:
         """How the standardised protocol is met: each demand, for each task and group."""
-        report = protocol.check(self.selection, standard)
+        report = protocol_report(self.selection, standard)
         return Report(self._without_needless(report.table), report.how)
 
     # --- how it was made ------------------------------------------------------------------------------------------
@@ -332,7 +345,7 @@ class Comparison:
             few = f"few seeds: with {min(runs)}, some {COVERAGE[min(runs)]} % of 95 % intervals hold the true value"
             lines.append(few)
         lines.append(f"left out: {', '.join(chosen.left_out) or 'nothing'}")
-        return (*lines, protocol.in_short(chosen))
+        return (*lines, in_short(chosen))
 
     def _ends_in_words(self) -> str:
         return span([int(end) for end in self.ends.values()])
@@ -347,7 +360,7 @@ class Comparison:
     def _band_resamples(self) -> int:
         return min(self.resamples, BAND_RESAMPLES)
 
-    def _report(self, rows: Any, how: tuple[str, ...]) -> Report:
+    def _report(self, rows: list[Row] | pd.DataFrame, how: tuple[str, ...]) -> Report:
         return Report(self._without_needless(pd.DataFrame(rows)), how)
 
     def _without_needless(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -359,8 +372,8 @@ class Comparison:
             raise unknown_name("group", group, self.groups)
         return self.scores[group]
 
-    def _bootstrap(self, scores: Mapping[str, Floats], statistic: estimates.Statistic, resamples: int) -> Estimate:
-        return estimates.bootstrap(scores, statistic, resamples=resamples, confidence=self.confidence, seed=self.seed)
+    def _bootstrap(self, scores: Mapping[str, Floats], statistic: Statistic, resamples: int) -> Estimate:
+        return bootstrap(scores, statistic, resamples=resamples, confidence=self.confidence, seed=self.seed)
 
     def __repr__(self) -> str:
         return "\n".join([f"{self.selection.metric} of {', '.join(self.groups)}", *self.how])

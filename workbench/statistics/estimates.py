@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.arguments import positive_integer
 from workbench.randomness import Streams
 
 Floats = npt.NDArray[np.float64]
@@ -194,7 +195,7 @@ def _along_points(values: list[Floats] | tuple[Floats, ...], pooled: Floats) -> 
 
 
 def _checked(scores: Scores) -> dict[str, Floats]:
-    """The scores as arrays; what has no task, no run, or a number that is none is refused."""
+    """The scores as arrays; no task, no run, and numbers that are not finite are refused."""
     if not isinstance(scores, Mapping):
         raise TypeError(f"the scores are {scores!r}; expected {{task: (n_seeds,)}}, such as {{'Ant 4x2': [1.0, 2.0]}}.")
     held = {task: np.asarray(own, np.float64) for task, own in scores.items()}
@@ -209,8 +210,7 @@ def _checked(scores: Scores) -> dict[str, Floats]:
 
 def check_bootstrap(resamples: object, confidence: object) -> None:
     """``ValueError`` for what no bootstrap can be made with."""
-    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; expected an integer ≥ 1, such as {BAND_RESAMPLES}.")
+    positive_integer("resamples", resamples)
     if isinstance(confidence, bool) or not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; expected a number in (0, 1), such as 0.95.")
 

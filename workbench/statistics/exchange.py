@@ -21,6 +21,7 @@ import pandas as pd
 from workbench.errors import path_of, unknown_name
 from workbench.statistics.selection import ABSOLUTE, Names, Selection, check_table, label, select
 
+Layout = dict[str, Any]  # marl-eval's: dictionaries within dictionaries
 KINDS = {".csv": "csv", ".parquet": "parquet", ".json": "marl-eval"}
 ENVIRONMENT = "workbench"
 
@@ -51,8 +52,9 @@ def export_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     if kind == "marl-eval":
-        options: dict[str, Any] = {"task": task, "steered": steered, "unfinished": unfinished}
-        chosen = {metric: select(table, metric, by, **options) for metric in metrics}
+        chosen = {
+            metric: select(table, metric, by, task=task, steered=steered, unfinished=unfinished) for metric in metrics
+        }
         layout = {environment: _layout(chosen, absolute)}
         partial.write_text(json.dumps(layout, indent=1, allow_nan=False), encoding="utf-8")
     else:
@@ -89,11 +91,11 @@ def _kind(path: Path) -> str:
     return KINDS[path.suffix]
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | bool | int | float)
 
 
-def _layout(chosen: Mapping[str, Selection], absolute: str) -> dict[str, Any]:
+def _layout(chosen: Mapping[str, Selection], absolute: str) -> Layout:
     """{task: {algorithm: {run: …}}} of one selection for each metric."""
     if absolute not in ("best", "end"):
         raise unknown_name("absolute metric", absolute, ("best", "end"))
@@ -112,9 +114,9 @@ def _layout(chosen: Mapping[str, Selection], absolute: str) -> dict[str, Any]:
                 best.setdefault(key, {})[metric] = [last]
                 for steps, value in zip(series.steps, series.values, strict=True):
                     points.setdefault(key, {}).setdefault(int(steps), {})[metric] = [float(value)]
-    layout: dict[str, Any] = {}
+    layout: Layout = {}
     for (task, group, run), of_run in points.items():
-        entries: dict[str, Any] = {
+        entries: Layout = {
             f"step_{k}": {"step_count": steps, **of_run[steps]} for k, steps in enumerate(sorted(of_run))
         }
         entries["absolute_metrics"] = best[task, group, run]  # last, where its readers look for it
@@ -122,7 +124,7 @@ def _layout(chosen: Mapping[str, Selection], absolute: str) -> dict[str, Any]:
     return layout
 
 
-def _rows(layout: Any) -> Iterator[dict[str, Any]]:
+def _rows(layout: Layout) -> Iterator[dict[str, object]]:
     for environment, tasks in layout.items():
         for task, algorithms in tasks.items():
             for algorithm, runs in algorithms.items():

@@ -80,7 +80,7 @@ def in_short(selection: Selection, protocol: Protocol = COOPERATIVE) -> str:
     return f"{protocol.name}: {'not met: ' + '; '.join(wanting) if wanting else 'met'}"
 
 
-def check(selection: Selection, protocol: Protocol = COOPERATIVE) -> Report:
+def protocol_report(selection: Selection, protocol: Protocol = COOPERATIVE) -> Report:
     """A row for each task and group: whether all is met, and for each demand what was found, ✓ if that is enough."""
     rows = []
     for task in selection.tasks:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ class Report:
         return f"{table}<p style='font-size: 85%; opacity: 0.8; margin: 0.3em 0 0 0'>{lines}</p>"
 
 
-def _short(value: Any) -> str:
+def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
@@ -42,7 +42,7 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def span(numbers: Any) -> str:
+def span(numbers: Collection[float]) -> str:
     """The numbers of a collection in words: one, or from the least to the largest.
 
     >>> span([5, 5]), span([3, 10])

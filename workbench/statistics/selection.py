@@ -137,7 +137,7 @@ def select(
 
 
 def check_table(table: object) -> None:
-    """``TypeError`` for what is no table."""
+    """``TypeError`` for anything but a table."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
             f"the table of runs is a {type(table).__name__}; expected a pandas DataFrame, such as sweep.table(), or "
@@ -191,7 +191,7 @@ def _frame(
     return frame.sort_values(["run", "steps"], kind="stable"), group_names, task_names
 
 
-def _labels(table: pd.DataFrame, columns: list[str], between: str) -> tuple[Any, tuple[str, ...]]:
+def _labels(table: pd.DataFrame, columns: list[str], between: str) -> tuple[str | list[str], tuple[str, ...]]:
     """Each row's name by its values in some columns, and all names in the order of their first rows."""
     if not columns:
         return NO_TASK, (NO_TASK,)
@@ -203,7 +203,7 @@ def _labels(table: pd.DataFrame, columns: list[str], between: str) -> tuple[Any,
     return [names[row] for row in rows], tuple(dict.fromkeys(names.values()))
 
 
-def label(column: str, value: Any) -> str:
+def label(column: str, value: object) -> str:
     """A group's name: the value where it is a word, else with the column's name.
 
     >>> label("method", "happo"), label("clip_epsilon", 0.2), label("order", (2, 0, 1))
@@ -243,9 +243,9 @@ def _series_by_seed(frame: pd.DataFrame) -> dict[tuple[str, str, Hashable], list
     return dict(sorted(found.items(), key=lambda item: _by_seed(item[0][2])))
 
 
-def _by_seed(seed: Any) -> tuple[bool, Any]:
+def _by_seed(seed: Hashable) -> tuple[bool, float, str]:
     """Numbers in their order, then names in theirs: the order of the table's rows must not matter."""
-    return (False, float(seed)) if isinstance(seed, int | float) else (True, str(seed))
+    return (False, float(seed), "") if isinstance(seed, int | float) else (True, 0.0, str(seed))
 
 
 def _one_series(rows: Mapping[str, npt.NDArray[Any]], key: tuple[str, str, Hashable]) -> Series:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from workbench.envs.arguments import positive_integer
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
-from workbench.sweeps.job import Outcome
-from workbench.sweeps.notebook import SEED, Notebook, read_notebook
-from workbench.sweeps.plan import Plan, Run
+from workbench.sweeps.files import append_lines, read_json, write_json
+from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.main_guard import refuse_without_guard
+from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
+from workbench.sweeps.plan import Plan, PlannedRun
 from workbench.sweeps.progress import Progress
 from workbench.sweeps.results import RunResult
-from workbench.sweeps.work import Work, cores, show
+from workbench.sweeps.sweep_thread import SweepThread, shown
+from workbench.sweeps.values import whole_number
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from workbench.statistics import Comparison
     from workbench.statistics.selection import Names
-    from workbench.sweeps.engine import Engine
+    from workbench.sweeps.dispatcher import RunDispatcher
 
 
 class Batch:
@@ -38,11 +40,12 @@ class Batch:
 
     plan: Plan
 
-    def __init__(self, notebook: str | Path, directory: str | Path, threads: int) -> None:
+    def __init__(self, notebook: str | Path, directory: str | Path, threads: int, kernel: str | None = None) -> None:
         self.notebook: Notebook = read_notebook(notebook)
         self.directory = path_of("directory", directory).absolute()
-        self.threads = positive_integer("threads", threads)
-        self._work: Work | None = None
+        self.threads = whole_number("threads", threads)
+        self.kernel = kernel or self.notebook.kernel
+        self._thread: SweepThread | None = None
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -79,51 +82,51 @@ class Batch:
             raise RuntimeError("this sweep is running; sweep.wait() waits for it, sweep.cancel() stops it.")
         if sum(way is not None for way in (workers, client, scheduler)) > 1:
             raise ValueError("give one of workers=, client= and scheduler=; they say where the runs are done.")
-        workers = None if workers is None else positive_integer("workers", workers)
+        n_workers = provenance.available_cpus() if workers is None else whole_number("workers", workers)
         if client is not None and not hasattr(client, "scheduler_info"):
             raise TypeError(f"client is {client!r}; expected a dask.distributed.Client.")
         if scheduler is not None and not isinstance(scheduler, str):
             raise TypeError(f"scheduler is {scheduler!r}; expected an address, such as 'tcp://host:8786'.")
+        check_kernel(self.notebook, self.kernel)
+        if client is None and scheduler is None:
+            refuse_without_guard()
         self._write_down(retry_failed)
-        self._work = Work(self, workers or cores(), client, scheduler)
-        if progress:
-            self._work.shown = show(self)
-        self._work.begin()
+        show = shown(self) if progress else lambda _: None
+        self._thread = SweepThread(self, n_workers, client, scheduler, show)
         return self
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until it is done; raises what stopped it, ``TimeoutError`` after ``timeout`` seconds (it goes on)."""
-        work = self._work
-        if work is None:
-            return self
-        work.wait(timeout)
+        if self._thread is not None:
+            self._thread.wait(timeout)
         return self
 
     def pause(self) -> None:
         """Begin no further run; those under way go on to their ends."""
-        if self._work is not None:
-            self._work.ask("pause")
+        self._ask("pause")
 
     def resume(self) -> None:
         """Begin runs again after ``pause``."""
-        if self._work is not None:
-            self._work.ask("resume")
+        self._ask("resume")
 
     def cancel(self) -> None:
         """Stop: those under way write a checkpoint and end. ``run()`` goes on from there."""
-        if self._work is not None:
-            self._work.ask("cancel")
+        self._ask("cancel")
+
+    def _ask(self, what: str) -> None:
+        if self._thread is not None:
+            self._thread.ask(what)
 
     @property
     def running(self) -> bool:
         """Whether it is being worked on from this object."""
-        return self._work is not None and self._work.alive
+        return self._thread is not None and self._thread.alive
 
     @property
     def progress(self) -> Progress:
-        """How far it has come, whoever works on it."""
-        if self._work is not None and self._work.progress is not None and self.running:
-            return self._work.progress
+        """How far it has come, the work of other processes included."""
+        if self._thread is not None and self._thread.progress is not None and self.running:
+            return self._thread.progress
         statuses = [self._status(run) for run in self.plan.runs]
         count = statuses.count
         return Progress(
@@ -134,14 +137,14 @@ class Batch:
             waiting=count("waiting") + count("interrupted"),
             elsewhere=count("running"),
             failures=self.failures,
-            state="done" if count("finished") + count("failed") + count("pruned") == len(statuses) else "not running",
+            state="done" if results.ENDS.issuperset(statuses) else "not running",
         )
 
     # --- results --------------------------------------------------------------------------------------------------
 
     @property
     def runs(self) -> list[RunResult]:
-        """What each run of the plan has come to."""
+        """Each run of the plan, as far as it has come."""
         return [results.read_run(self._place(run), run.parameters, self.plan.swept) for run in self.plan.runs]
 
     def table(self, kind: str | None = None) -> pd.DataFrame:
@@ -170,7 +173,7 @@ class Batch:
         """
         from workbench.jupyter import views
 
-        kinds = {
+        kinds: dict[str, Callable[..., object]] = {
             "curves": views.learning_curves,
             "intervals": views.intervals,
             "profiles": views.performance_profiles,
@@ -179,23 +182,20 @@ class Batch:
         }
         if kind not in kinds:
             raise unknown_name("kind of figure", kind, kinds)
-        draw: Any = kinds[kind]
-        return draw(self.table(), metric=metric, by=self._groups(by), **options)
+        return kinds[kind](self.table(), metric=metric, by=self._groups(by), **options)
 
     def _groups(self, by: Names | None) -> Names:
         """The columns that make the groups; the field's word for the method is understood too."""
         if by is None:
             return list(self.plan.swept) or "method"
-        if by == "algorithm" and by not in self.plan.swept:
-            return "method"
-        return by
+        return "method" if by == "algorithm" and by not in self.plan.swept else by
 
     @property
     def failures(self) -> dict[str, str]:
         """{run: why it failed}, for those that failed by themselves."""
         told = {}
         for run in self.plan.runs:
-            failure = layout.read_json(self._place(run) / layout.FAILED)
+            failure = read_json(self._place(run) / layout.FAILED)
             if failure is not None and failure.get("kind") != "pruned":
                 told[self.label(run) or run.name] = str(failure.get("message", ""))
         return told
@@ -205,33 +205,38 @@ class Batch:
         """Whether every run is."""
         return all(self._status(run) == "finished" for run in self.plan.runs)
 
-    def label(self, run: Run) -> str:
+    def label(self, run: PlannedRun) -> str:
         """A run in the words of what is swept."""
         several = self.plan.seeds or len({each.parameters.get(SEED) for each in self.plan.runs}) > 1
         return run.label([*self.plan.swept, *([SEED] if several else [])])
 
-    # --- what an engine asks of it --------------------------------------------------------------------------------
+    # --- what the dispatcher asks of it ---------------------------------------------------------------------------
 
     def _nothing_left(self) -> bool:
         """Whether every run is at its end, so that no cluster is needed."""
         return all(self._status(run) in results.ENDS for run in self.plan.runs)
 
-    def _begin(self, engine: Engine) -> None:
-        """Give it the first runs."""
-        engine.add(self.plan.runs)
+    def _job(self) -> Callable[[PlannedRun], Job]:
+        """How a run is told to a worker."""
+        git = provenance.git_state(self.notebook.path.parent)
+        return lambda run: Job(str(self.directory), run, self.notebook, self.kernel, self.threads, git)
 
-    def _ended(self, engine: Engine, run: Run, outcome: Outcome) -> None:
+    def _begin(self, dispatcher: RunDispatcher) -> None:
+        """Give it the first runs."""
+        dispatcher.add(self.plan.runs)
+
+    def _ended(self, dispatcher: RunDispatcher, run: PlannedRun, outcome: RunOutcome) -> None:
         """A run has come to its end."""
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, dispatcher: RunDispatcher) -> None:
         """Some time has passed."""
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _place(self, run: Run) -> Path:
+    def _place(self, run: PlannedRun) -> Path:
         return layout.run_directory(self.directory, run.name)
 
-    def _status(self, run: Run) -> str:
+    def _status(self, run: PlannedRun) -> str:
         """How far a run has come: one of ``results.STATUSES``."""
         return results.status_of(self._place(run))
 
@@ -242,25 +247,21 @@ class Batch:
         except OSError as error:
             raise OSError(error.errno, f"no sweep can be kept in {str(self.directory)!r}: {error.strerror}.") from None
         with _locked(self.directory):
-            asked = layout.read_json(self.directory / layout.SWEEP) or {"swept": [], "runs": {}}
-            layout.write_json(
+            asked = read_json(self.directory / layout.SWEEP) or {"swept": [], "runs": {}}
+            write_json(
                 self.directory / layout.SWEEP,
                 {
                     "notebook": str(self.notebook.path),
                     "notebook_digest": self.notebook.digest,
                     "swept": list(dict.fromkeys([*asked["swept"], *self.plan.swept])),
-                    "runs": {**asked["runs"], **{run.name: dict(run.parameters) for run in self.plan.runs}},
+                    "runs": {**asked["runs"], **{run.name: run.parameters for run in self.plan.runs}},
                 },
             )
-        if retry_failed:
-            for run in self.plan.runs:
-                self._forget_failure(run)
-
-    def _forget_failure(self, run: Run) -> None:
-        if (self._place(run) / layout.FAILED).exists() and (claim := layout.Claim.take(self._place(run))) is not None:
-            with claim:
-                (self._place(run) / layout.FAILED).unlink(missing_ok=True)
-                layout.append_lines(self._place(run) / layout.ATTEMPTS, [{"retried": provenance.now()}])
+        for place in map(self._place, self.plan.runs if retry_failed else ()):
+            if (place / layout.FAILED).exists() and (claim := layout.Claim.take(place)) is not None:
+                with claim:
+                    (place / layout.FAILED).unlink(missing_ok=True)
+                    append_lines(place / layout.ATTEMPTS, [{"retried": provenance.now()}])
 
 
 @contextlib.contextmanager

@@ -11,23 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from workbench.resume import CheckpointDirectory
-from workbench.sweeps import layout, provenance
+from workbench.sweeps import files, layout, provenance
+from workbench.sweeps.files import Json, json_value, read_json, read_lines, write_atomically
 from workbench.sweeps.results import IDENTIFYING, KINDS, TIMED, RunResult
+from workbench.sweeps.values import Parameters
 
 FORMAT = 1
 KIND = "kind"
 RECORD = b"workbench"
+SEAL = "seal"  # of a record; those before 2026-12 have none
 MOST_ITERATIONS = 250
 EVALUATIONS = "evaluations"
 ROWS = tuple(kind for kind in KINDS if kind != "runs")
@@ -36,8 +36,6 @@ ROWS = tuple(kind for kind in KINDS if kind != "runs")
 EXACT = ("return", "return_std", "episode_length", "reward")
 WHOLE = ("iteration", "env_steps", "episodes", "position")
 COST = ("wall_seconds", "train_seconds", "env_steps_per_second", "attempts")
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,28 +48,28 @@ class KeptRun(RunResult):
     def evaluated(self) -> bool:
         return bool(self.rows(EVALUATIONS))
 
-    def rows(self, kind: str) -> list[dict[str, Any]]:
+    def rows(self, kind: str) -> list[Json]:
         """The rows of one kind, as the run wrote them."""
         return rows_of(read_table(self.path), kind)
 
 
-def task_name(parameters: Mapping[str, Any]) -> str:
+def task_name(parameters: Parameters) -> str:
     """A task as files and directories call it: scenario and partition, as far as there are any."""
-    return "-".join(str(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
+    return "-".join(files.file_name(parameters[part]) for part in IDENTIFYING[1:] if part in parameters)
 
 
-def file_name(name: str, parameters: Mapping[str, Any]) -> str:
+def file_name(name: str, parameters: Parameters) -> str:
     """What a run's file is called: for people its task, method and seed, and the beginning of its hash.
 
     >>> file_name("0123456789abcdef", {"method": "happo", "scenario": "Ant", "agent_conf": "4x2", "seed": 1})
     'Ant-4x2_happo_seed-1_01234567.parquet'
     """
     seed = f"seed-{parameters['seed']}" if "seed" in parameters else ""
-    words = [task_name(parameters), str(parameters.get("method", "")), seed, name[:8]]
-    return "_".join(word for word in words if word) + ".parquet"
+    words = [task_name(parameters), parameters.get("method", ""), seed, name[:8]]
+    return "_".join(files.file_name(word) for word in words if word) + ".parquet"
 
 
-def thinned(rows: Sequence[Row], most: int = MOST_ITERATIONS) -> list[Row]:
+def thinned(rows: Sequence[Json], most: int = MOST_ITERATIONS) -> list[Json]:
     """The rows of at most ``most`` iterations: of every k-th, the last of each k.
 
     >>> [row["iteration"] for row in thinned([{"iteration": i} for i in range(10)], most=4)]
@@ -82,7 +80,7 @@ def thinned(rows: Sequence[Row], most: int = MOST_ITERATIONS) -> list[Row]:
     return [row for row in rows if row.get("iteration", 0) % k == k - 1]
 
 
-def tabulated(rows: Mapping[str, Iterable[Row]]) -> pyarrow.Table:
+def tabulated(rows: Mapping[str, Iterable[Json]]) -> pyarrow.Table:
     """The rows of every kind as one table; an iteration's order is text, the agents by name."""
     found = []
     for kind, several in rows.items():
@@ -95,7 +93,7 @@ def tabulated(rows: Mapping[str, Iterable[Row]]) -> pyarrow.Table:
     return pyarrow.table({name: _column(name, [row.get(name) for row in found]) for name in names})
 
 
-def _column(name: str, values: Sequence[Any]) -> pyarrow.Array:
+def _column(name: str, values: Sequence[object]) -> pyarrow.Array:
     if name in WHOLE:
         return pyarrow.array(values, pyarrow.int64())
     numbers = all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
@@ -104,7 +102,7 @@ def _column(name: str, values: Sequence[Any]) -> pyarrow.Array:
     return pyarrow.array(values)
 
 
-def rows_of(table: pyarrow.Table, kind: str) -> list[dict[str, Any]]:
+def rows_of(table: pyarrow.Table, kind: str) -> list[Json]:
     """The rows of one kind, with the columns that this kind has."""
     rows = [row for row in table.to_pylist() if row[KIND] == kind]
     held = [name for name in table.column_names if name != KIND and any(row[name] is not None for row in rows)]
@@ -119,14 +117,14 @@ def digest(table: pyarrow.Table) -> str:
 
 def table_of(directory: Path) -> pyarrow.Table:
     """The rows that are kept of the run that a sweep did in ``directory``."""
-    read = {kind: layout.read_lines(directory / KINDS[kind]) for kind in ROWS}
+    read = {kind: read_lines(directory / KINDS[kind]) for kind in ROWS}
     return tabulated({kind: rows if kind == EVALUATIONS else thinned(rows) for kind, rows in read.items()})
 
 
-def record_of(directory: Path, table: pyarrow.Table) -> dict[str, Any]:
+def record_of(directory: Path, table: pyarrow.Table) -> Json:
     """Where the rows come from: parameters, all settings, versions, revision, cost, and the digest of the rows."""
-    run = layout.read_json(directory / layout.RUN) or {}
-    summary = layout.read_json(directory / layout.SUMMARY) or {}
+    run = read_json(directory / layout.RUN) or {}
+    summary = read_json(directory / layout.SUMMARY) or {}
     checkpoint = CheckpointDirectory(directory / layout.CHECKPOINTS).newest()
     machine = run.get("machine", {})
     return {
@@ -144,24 +142,32 @@ def record_of(directory: Path, table: pyarrow.Table) -> dict[str, Any]:
     }
 
 
-def write(path: Path, table: pyarrow.Table, record: Mapping[str, Any]) -> None:
+def seal(record: Json) -> str:
+    """SHA-256 of all else in a record."""
+    text = json.dumps(json_value({name: value for name, value in record.items() if name != SEAL}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(path: Path, table: pyarrow.Table, record: Json) -> None:
     """Write a run's file, whole or not at all."""
-    text = json.dumps(layout.strict(record), ensure_ascii=False)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    text = json.dumps(json_value({**record, SEAL: seal(record)}), ensure_ascii=False)
+    with write_atomically(path) as temporary:
         pyarrow.parquet.write_table(table.replace_schema_metadata({RECORD: text}), temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> pyarrow.Table:
-    """All rows in a file."""
-    return pyarrow.parquet.read_table(path)
+    """All rows in a file; ``ValueError`` naming it for one that is damaged."""
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is damaged, its rows cannot be read ({type(error).__name__}: {told}).") from None
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file; ``ValueError`` for a file that is no kept run."""
+def read_record(path: Path) -> Json:
+    """The record in a file; ``ValueError`` for any other file."""
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no kept run: there is no such file.")
     try:
         found = json.loads((pyarrow.parquet.read_schema(path).metadata or {})[RECORD])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
@@ -171,7 +177,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def read(path: Path, name: str, parameters: Mapping[str, Any], swept: Iterable[str]) -> KeptRun:
+def read(path: Path, name: str, parameters: Parameters, swept: Iterable[str]) -> KeptRun:
     """The run in a file, as one of a plan."""
     record = read_record(path)
     return KeptRun(

@@ -9,14 +9,14 @@ import json
 import re
 import tokenize
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import values
-from workbench.sweeps.values import Misfit
+from workbench.sweeps.files import Json
+from workbench.sweeps.values import ParameterError, Parameters
 
 TAG = "parameters"
 DIRECTORY = "directory"  # the parameter by which a run is told where its results go
@@ -29,21 +29,20 @@ class Parameter:
 
     name: str
     annotation: str
-    default: Any
+    default: object
     comment: str = ""
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> object:
         """``value`` as this parameter takes it; ``ValueError`` naming it, what was expected, and the comment."""
         try:
             fitting = values.fit(values.plain(value), values.annotation(self.annotation))
-        except Misfit as error:
+        except ParameterError as error:
             expected = str(error)
         else:
             names = values.choices(self.comment)
             if names and isinstance(fitting, str) and fitting not in names:
                 raise unknown_name(self.name, fitting, names)
-            ranged = values.range_check(self.comment)
-            wrong = ranged(fitting) if ranged else None
+            wrong = values.expected_by(self.comment, fitting)
             if wrong is None:
                 return fitting
             expected = wrong
@@ -68,13 +67,15 @@ class Notebook:
     parameters: Mapping[str, Parameter]
 
     @property
-    def name(self) -> str:
-        return self.path.stem
+    def content(self) -> Json:
+        """The notebook as plain data."""
+        content: Json = json.loads(self.source)
+        return content
 
     @cached_property
-    def content(self) -> dict[str, Any]:
-        """The notebook as plain data."""
-        return json.loads(self.source)  # type: ignore[no-any-return]
+    def kernel(self) -> str:
+        """The name of the kernel that it was written for."""
+        return str(self.content["metadata"].get("kernelspec", {}).get("name", "python3"))
 
     @cached_property
     def digest(self) -> str:
@@ -82,23 +83,7 @@ class Notebook:
         code = [source_of(cell) for cell in code_cells(self.content) if TAG not in tags_of(cell)]
         return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
-    @cached_property
-    def imports(self) -> tuple[str, ...]:
-        """The packages that its cells import."""
-        found: set[str] = set()
-        for cell in code_cells(self.content):
-            try:
-                tree = ast.parse(source_of(cell))
-            except SyntaxError:  # magics and shell escapes: those are the kernel's to understand
-                continue
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.add(node.module.split(".")[0])
-        return tuple(sorted(found))
-
-    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def resolve(self, given: Parameters) -> Parameters:
         """All parameters of a run: those given (names that ``plan.check_names`` let in), checked, and the defaults."""
         return {
             name: parameter.check(given[name]) if name in given else parameter.default
@@ -110,6 +95,16 @@ class Notebook:
     def swept_names(self) -> list[str]:
         """The parameters that a sweep may set."""
         return [name for name in self.parameters if name != DIRECTORY]
+
+
+def check_kernel(notebook: Notebook, name: str) -> None:
+    """``UnknownNameError`` for a kernel that is not installed here."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    installed = KernelSpecManager().find_kernel_specs()
+    if name not in installed:
+        where = f" that {notebook.path.name} was saved with" if name == notebook.kernel else ""
+        raise unknown_name(f"kernel{where}", name, installed, "kernel='python3' runs it by this Python's own.")
 
 
 def read_notebook(path: str | Path) -> Notebook:
@@ -174,20 +169,13 @@ def read_parameters(source: str, where: str = "the notebook") -> dict[str, Param
                 f"the default of {name} in the cell tagged '{TAG}' of {where!r} is computed ({ast.unparse(value)}); "
                 "expected a plain value, such as 0.1, 'random' or (64, 64). Compute in another cell."
             ) from None
-        found[name] = Parameter(name, declared or _kind_of(default), default, comment)
-    return {name: _with_fitting_default(parameter, where) for name, parameter in found.items()}
-
-
-def _with_fitting_default(parameter: Parameter, where: str) -> Parameter:
-    try:
-        default = parameter.check(parameter.default)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error} Put its default right.") from None
-    return Parameter(parameter.name, parameter.annotation, default, parameter.comment)
-
-
-def _kind_of(default: Any) -> str:
-    return "Any" if default is None else type(default).__name__
+        declared = declared or ("Any" if default is None else type(default).__name__)
+        parameter = Parameter(name, declared, default, comment)
+        try:
+            found[name] = replace(parameter, default=parameter.check(default))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error} Put its default right.") from None
+    return found
 
 
 def comments_of(source: str) -> dict[int, str]:
@@ -196,14 +184,14 @@ def comments_of(source: str) -> dict[int, str]:
     return {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
 
 
-def code_cells(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def code_cells(content: Json) -> list[Json]:
     return [cell for cell in content["cells"] if cell.get("cell_type") == "code"]
 
 
-def tags_of(cell: Mapping[str, Any]) -> list[str]:
+def tags_of(cell: Json) -> list[str]:
     return list(cell.get("metadata", {}).get("tags", []))
 
 
-def source_of(cell: Mapping[str, Any]) -> str:
+def source_of(cell: Json) -> str:
     source = cell.get("source", "")
     return source if isinstance(source, str) else "".join(source)

@@ -6,7 +6,7 @@ import itertools
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,27 @@ import numpy as np
 from workbench.errors import unknown_name
 from workbench.sweeps import values
 from workbench.sweeps.notebook import SEED, Notebook
+from workbench.sweeps.values import Parameters, whole_number
 
-Choice = Mapping[str, Any]
+Several = Mapping[str, Iterable[Any]]  # {name: its values}
+Space = Mapping[str, Any]  # {name: choices, or {"uniform": [low, high]}, …}
 DRAWS = ("uniform", "log_uniform", "integers", "choice")
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run: all parameters of the notebook but for the directory, and the hash that names it."""
 
-    name: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", values.digest(self.parameters))
 
     def label(self, names: Iterable[str]) -> str:
         """The run in the words of some parameters.
 
-        >>> Run("", {"order": "fixed", "lr": 0.01}).label(["order"])
+        >>> PlannedRun({"order": "fixed", "lr": 0.01}).label(["order"])
         'order=fixed'
         """
         return " ".join(f"{name}={values.short(self.parameters[name])}" for name in names if name in self.parameters)
@@ -44,14 +49,14 @@ class Plan:
     seeds   the seeds, or () where none were given
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[PlannedRun, ...]
     swept: tuple[str, ...]
     seeds: tuple[int, ...]
 
     def count(self) -> str:
         """How the number of runs comes about.
 
-        >>> Plan(tuple(Run(str(i), {"order": i // 2, "seed": i % 2}) for i in range(6)), ("order",), (0, 1)).count()
+        >>> Plan(tuple(PlannedRun({"order": i // 2, "seed": i % 2}) for i in range(6)), ("order",), (0, 1)).count()
         '6 runs = 3 order × 2 seeds'
         """
         cells = len(self.runs) // max(1, len(self.seeds))
@@ -68,13 +73,13 @@ class Plan:
 def expand(
     notebook: Notebook,
     *,
-    grid: Mapping[str, Any] | None = None,
-    zip: Mapping[str, Any] | None = None,
-    random: Mapping[str, Any] | None = None,
+    grid: Several | None = None,
+    zip: Several | None = None,
+    random: Space | None = None,
     samples: int = 10,
     sampling_seed: int = 0,
     seeds: Iterable[int] | None = None,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: Parameters | None = None,
 ) -> Plan:
     """All combinations of grid × zip × random draws × seeds, each checked against the notebook's parameters.
 
@@ -83,17 +88,15 @@ def expand(
     given = {"grid": grid or {}, "zip": zip or {}, "random": random or {}, "fixed": fixed or {}}
     check_names(notebook, given, seeds)
     columns = {name: _checked(notebook, name, each, "grid") for name, each in given["grid"].items()}
-    cells: list[Choice] = [dict(pairs) for pairs in itertools.product(*_pairs(columns))]
-    rows = _zipped({name: _checked(notebook, name, each, "zip") for name, each in given["zip"].items()})
-    drawn = _drawn(notebook, given["random"], samples, sampling_seed)
+    cells = [dict(pairs) for pairs in itertools.product(*([(name, one) for one in columns[name]] for name in columns))]
+    rows = _rows({name: _checked(notebook, name, each, "zip") for name, each in given["zip"].items()})
+    drawn = _drawn(given["random"], samples, sampling_seed)
     chosen_seeds = checked_seeds(notebook, seeds)
-    base = {name: notebook.parameters[name].check(value) for name, value in given["fixed"].items()}
-    runs: dict[str, Run] = {}
-    for seed, cell, row, draw in itertools.product(chosen_seeds or (None,), cells, rows, drawn):
-        with_seed = {} if seed is None else {SEED: seed}
-        parameters = notebook.resolve({**base, **cell, **row, **draw, **with_seed})
-        name = values.digest(parameters)
-        runs[name] = Run(name, parameters)
+    with_seed: list[Parameters] = [{SEED: seed} for seed in chosen_seeds] or [{}]
+    runs: dict[str, PlannedRun] = {}
+    for seed, cell, row, draw in itertools.product(with_seed, cells, rows, drawn):
+        run = PlannedRun(notebook.resolve({**given["fixed"], **cell, **row, **draw, **seed}))
+        runs[run.name] = run
     swept = tuple(name for kind in ("grid", "zip", "random") for name in given[kind] if name != SEED)
     return Plan(tuple(runs.values()), swept, chosen_seeds)
 
@@ -112,9 +115,13 @@ def check_names(notebook: Notebook, given: Mapping[str, Mapping[str, Any]], seed
             ways[name] = way
 
 
-def _checked(notebook: Notebook, name: str, given: Any, way: str) -> list[Any]:
+def _is_sequence(given: object) -> bool:
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+
+
+def _checked(notebook: Notebook, name: str, given: Iterable[object], way: str) -> list[object]:
     """Several values of one parameter, each checked; the same one twice is refused."""
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    if not _is_sequence(given):
         raise ValueError(
             f"{way}[{name!r}] is {given!r}; expected a list of values, such as [{given!r}]. For one value in all runs: "
             f"fixed={{{name!r}: {given!r}}}."
@@ -128,33 +135,25 @@ def _checked(notebook: Notebook, name: str, given: Any, way: str) -> list[Any]:
     return found
 
 
-def _pairs(columns: Mapping[str, Sequence[Any]]) -> list[list[tuple[str, Any]]]:
-    return [[(name, value) for value in column] for name, column in columns.items()]
-
-
-def _zipped(columns: Mapping[str, Sequence[Any]]) -> list[Choice]:
-    """Rows of columns that go together."""
+def _rows(columns: Mapping[str, Sequence[object]]) -> list[Parameters]:
+    """Rows of columns that go together; one without any parameter where there are none."""
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ValueError(f"the lists of zip differ in length: {told}. Give each as many, or use grid.")
-    return [dict(pairs) for pairs in zip_pairs(columns)] or [{}]
-
-
-def zip_pairs(columns: Mapping[str, Sequence[Any]]) -> list[list[tuple[str, Any]]]:
-    """[[(name, value) of the first row, ...], ...]."""
-    n_rows = min(map(len, columns.values()), default=0)
-    return [[(name, column[i]) for name, column in columns.items()] for i in range(n_rows)]
+    n_rows = next(iter(lengths.values()), 1)
+    return [{name: column[i] for name, column in columns.items()} for i in range(n_rows)]
 
 
 def checked_seeds(notebook: Notebook, seeds: Iterable[int] | None) -> tuple[int, ...]:
+    """The seeds as the notebook takes them."""
     if seeds is None:
         return ()
     if SEED not in notebook.parameters:
         raise ValueError(f"{notebook.path.name} has no parameter '{SEED}'; add `{SEED}: int = 0` to its parameters.")
-    if isinstance(seeds, str | bytes | Mapping) or not isinstance(seeds, Iterable):
+    if not _is_sequence(seeds):
         raise ValueError(f"seeds is {seeds!r}; expected a sequence of integers, such as range(5) or [0, 1, 2].")
-    found = [notebook.parameters[SEED].check(seed) for seed in seeds]
+    found: list[Any] = [notebook.parameters[SEED].check(seed) for seed in seeds]
     if not found:
         raise ValueError("seeds is empty; expected at least one, such as range(5).")
     if len(set(found)) < len(found):
@@ -162,64 +161,55 @@ def checked_seeds(notebook: Notebook, seeds: Iterable[int] | None) -> tuple[int,
     return tuple(found)
 
 
-def _drawn(notebook: Notebook, random: Mapping[str, Any], samples: int, sampling_seed: int) -> list[Choice]:
+def _drawn(random: Space, samples: int, sampling_seed: int) -> list[Parameters]:
     """``samples`` draws of all parameters in ``random``; the first k are the same however many are asked for."""
     if not random:
         return [{}]
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"samples is {samples!r}; expected an integer ≥ 1.")
-    if isinstance(sampling_seed, bool) or not isinstance(sampling_seed, int | np.integer) or sampling_seed < 0:
-        raise ValueError(f"sampling_seed is {sampling_seed!r}; expected an integer ≥ 0.")
+    samples, sampling_seed = whole_number("samples", samples), whole_number("sampling_seed", sampling_seed, 0)
     spaces = {name: space(name, given) for name, given in random.items()}
-    found: list[Choice] = []
-    for i in range(int(samples)):
-        draws = {}
-        for name, (kind, given) in spaces.items():
-            # Keyed by name and number: another parameter, or more samples, change no draw. (And no torch is imported.)
-            rng = np.random.default_rng([sampling_seed, zlib.crc32(name.encode()), i])
-            draws[name] = notebook.parameters[name].check(_draw(rng, kind, given))
-        found.append(draws)
-    return found
+    # Keyed by name and number: another parameter, or more samples, change no draw. (And no torch is imported.)
+    return [
+        {
+            name: _draw(np.random.default_rng([sampling_seed, zlib.crc32(name.encode()), i]), kind, given)
+            for name, (kind, given) in spaces.items()
+        }
+        for i in range(samples)
+    ]
 
 
-def space(name: str, given: Any) -> tuple[str, list[Any]]:
+def space(name: str, given: object) -> tuple[str, list[Any]]:
     """A distribution, read: a list of choices, or {"uniform": [low, high]}, "log_uniform", "integers" or "choice"."""
     example = "a list of choices, or a dictionary such as {'uniform': [0.05, 0.3]}"
     if isinstance(given, list | tuple):
-        kind, among = "choice", list(given)
+        kind, among = "choice", given
     elif isinstance(given, Mapping) and len(given) == 1:
         ((kind, among),) = given.items()
         if kind not in DRAWS:
             raise unknown_name(f"distribution of {name}", kind, DRAWS)
         if not isinstance(among, list | tuple):
             raise ValueError(f"{kind} of {name} is {among!r}; expected a list, such as [0.05, 0.3].")
-        among = list(among)
     else:
         raise ValueError(f"the distribution of {name} is {given!r}; expected {example}.")
     if kind == "choice":
         if not among:
             raise ValueError(f"the choices of {name} are none; expected {example}.")
-        return kind, among
+        return kind, list(among)
     numbers = [value for value in among if isinstance(value, int | float | np.number) and not isinstance(value, bool)]
-    if (
-        len(among) != 2
-        or len(numbers) != 2
-        or not numbers[0] < numbers[1]
-        or (kind == "log_uniform" and numbers[0] <= 0)
-    ):
+    ordered = len(among) == len(numbers) == 2 and numbers[0] < numbers[1]
+    if not ordered or (kind == "log_uniform" and numbers[0] <= 0):
         positive = "0 < low" if kind == "log_uniform" else "low"
-        raise ValueError(f"{kind} of {name} is {among!r}; expected [low, high] with {positive} < high.")
+        raise ValueError(f"{kind} of {name} is {list(among)!r}; expected [low, high] with {positive} < high.")
     if kind == "integers" and not all(float(value).is_integer() for value in numbers):
-        raise ValueError(f"integers of {name} is {among!r}; expected whole numbers, the last included.")
+        raise ValueError(f"integers of {name} is {list(among)!r}; expected whole numbers, the last included.")
     return kind, numbers
 
 
-def _draw(rng: np.random.Generator, kind: str, given: Sequence[Any]) -> Any:
+def _draw(rng: np.random.Generator, kind: str, given: Sequence[Any]) -> object:
     if kind == "choice":
         return given[int(rng.integers(len(given)))]
     low, high = given
     if kind == "integers":
         return int(rng.integers(int(low), int(high), endpoint=True))
     if kind == "log_uniform":
-        return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
     return float(rng.uniform(low, high))

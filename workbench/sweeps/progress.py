@@ -1,21 +1,25 @@
-"""How far a sweep has come, as plain values and as words."""
+"""How far a sweep has come: as plain values, in words, and on a terminal."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from workbench.sweeps import layout
-from workbench.sweeps.plan import Run
+from workbench.sweeps.files import last_line
+from workbench.sweeps.plan import PlannedRun
 
 ENOUGH = 0.02  # the share of a run that must be done before its pace says when it will end
 
 
 @dataclass(frozen=True)
-class Under:
+class RunProgress:
     """A run that is under way.
 
     label        in the words of what is swept
@@ -41,7 +45,7 @@ class Progress:
     """A sweep at one moment.
 
     total, finished, failed, pruned, waiting   numbers of runs
-    elsewhere   runs that somebody else works on
+    elsewhere   runs that another process works on
     running     those under way here
     failures    {label: message} of the failed
     seconds     since this was begun
@@ -56,7 +60,7 @@ class Progress:
     pruned: int = 0
     waiting: int = 0
     elsewhere: int = 0
-    running: tuple[Under, ...] = ()
+    running: tuple[RunProgress, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     eta: float | None = None
@@ -65,21 +69,12 @@ class Progress:
 
     def counts(self) -> str:
         """In one line, such as "7 of 12 finished · 2 running · 1 failed · ETA 3 min"."""
+        numbers = {"running": len(self.running)}
+        numbers |= {word: getattr(self, word) for word in ("waiting", "elsewhere", "pruned", "failed")}
         parts = [f"{self.finished} of {self.total} finished"]
-        for number, word in (
-            (len(self.running), "running"),
-            (self.waiting, "waiting"),
-            (self.elsewhere, "elsewhere"),
-            (self.pruned, "pruned"),
-            (self.failed, "failed"),
-        ):
-            if number:
-                parts.append(f"{number} {word}")
-        if self.state == "running":
-            parts.append(f"ETA {duration(self.eta)}" if self.eta is not None else "ETA not known yet")
-        else:
-            parts.append(self.state)
-        return " · ".join(parts)
+        parts += [f"{number} {word}" for word, number in numbers.items() if number]
+        eta = "ETA not known yet" if self.eta is None else f"ETA {duration(self.eta)}"
+        return " · ".join([*parts, eta if self.state == "running" else self.state])
 
     def __str__(self) -> str:
         lines = [self.counts(), *(f"  {run}" for run in self.running)]
@@ -97,42 +92,66 @@ def duration(seconds: float | None) -> str:
         return "unknown"
     if seconds < 99.5:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
         return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
+    days, rest = divmod(hours, 24)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{days} d {rest} h"
 
 
-def look(directory: Path, run: Run, label: str, seconds: float) -> Under:
-    """A run under way, as its files tell it."""
-    place = layout.run_directory(directory, run.name)
-    newest = layout.last_line(place / layout.METRICS) or {}
-    evaluated = layout.last_line(place / layout.EVALUATIONS) or {}
-    goal, done = run.parameters.get("env_steps"), newest.get("env_steps")
-    share = None
+def run_progress(place: Path, run: PlannedRun, label: str, seconds: float) -> RunProgress:
+    """A run under way, as the files in its directory tell it."""
+    newest, evaluated = last_line(place / layout.METRICS), last_line(place / layout.EVALUATIONS)
+    goal, done, share = run.parameters.get("env_steps"), newest.get("env_steps"), None
     if isinstance(goal, int | float) and isinstance(done, int | float) and goal > 0:
         share = min(1.0, done / goal)
     latest = evaluated.get("return", newest.get("return"))
-    return Under(run.name, label, share, float(latest) if isinstance(latest, int | float) else None, seconds)
+    return RunProgress(
+        name=run.name,
+        label=label,
+        share=share,
+        latest=float(latest) if isinstance(latest, int | float) else None,
+        seconds=seconds,
+    )
 
 
-def time_to_go(finished: Sequence[float], running: Sequence[Under], waiting: int, workers: int) -> float | None:
+def time_to_go(finished: Sequence[float], running: Sequence[RunProgress], waiting: int, workers: int) -> float | None:
     """Seconds until all are done: what is left of those under way, and the others at the pace of those known."""
-    paces = [
-        run.seconds / run.share for run in running if run.share is not None and run.share > ENOUGH and run.seconds > 0
-    ]
-    known = list(finished) or paces
+    whole = {run.name: run.seconds / run.share for run in running if run.share is not None and run.share > ENOUGH}
+    known = [seconds for seconds in (*finished, *([] if finished else whole.values())) if seconds > 0]
     if not known:
         return None
     each = statistics.mean(known)
-    left = [
-        run.seconds * (1 / run.share - 1)
-        if run.share is not None and run.share > ENOUGH
-        else max(0.0, each - run.seconds)
-        for run in running
-    ]
+    left = [max(0.0, whole.get(run.name, each) - run.seconds) for run in running]
     return max([*left, (sum(left) + waiting * each) / max(1, workers)])
+
+
+class TerminalProgress:
+    """Progress as a block on a terminal, kept up to date; in a log, a line for each run that ends."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._drawn = 0  # lines of the block that stands on the screen
+        self._last: Progress | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Bring what is shown up to date."""
+        ends = ("finished", "failed", "pruned", "state")
+        last, self._last = self._last, progress
+        moved = last is None or any(getattr(progress, name) != getattr(last, name) for name in ends)
+        if self._stream.isatty():
+            self._redraw(progress)
+        elif moved:
+            print(progress.counts(), file=self._stream, flush=True)
+            for label in sorted(progress.failures.keys() - (last.failures.keys() if last else set())):
+                print(f"failed: {label}: {progress.failures[label]}", file=self._stream, flush=True)
+        if progress.state in ("done", "cancelled"):
+            self._drawn = 0
+
+    def _redraw(self, progress: Progress) -> None:
+        width = shutil.get_terminal_size().columns
+        lines = [line[: width - 1] for line in str(progress).splitlines()]
+        up = f"\x1b[{self._drawn}F" if self._drawn else ""
+        self._stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        self._stream.flush()
+        self._drawn = len(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -10,7 +11,6 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "pandas", "papermill", "distributed", "ipykernel")
 
@@ -26,44 +26,46 @@ def versions() -> dict[str, str]:
 
     found = {"python": platform.python_version(), "workbench": __version__}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int]:
     """Where this process runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"host": socket.gethostname(), "system": platform.platform(), "processor": processor(), "cores": cores}
+    about = {"host": socket.gethostname(), "system": platform.platform(), "processor": processor()}
+    return {**about, "cores": available_cpus()}
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
     """The processor's name, as far as the system tells it."""
-    try:
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
+def git_state(folder: Path) -> dict[str, object] | None:
     """Revision, and whether files differ from it, of the repository that a folder is in; None where there is none."""
     if shutil.which("git") is None:
         return None
-
-    def git(*words: str) -> str | None:
-        # A container's checkout may belong to someone else, which git refuses to read unless told.
-        command = ["git", "-c", "safe.directory=*", *words]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision = git("rev-parse", "HEAD")
+    revision = _git(folder, "rev-parse", "HEAD")
     if revision is None:
         return None
-    return {"revision": revision, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    return {"revision": revision, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    # A container's checkout may belong to someone else, which git refuses to read unless told.
+    command = ["git", "-c", "safe.directory=*", *words]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -8,19 +8,20 @@ Needs neither Dask nor papermill, and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, values
+from workbench.sweeps.files import Json, read_json, read_lines
+from workbench.sweeps.values import Parameters
 
 KINDS = {"evaluations": layout.EVALUATIONS, "iterations": layout.METRICS, "agents": layout.AGENTS, "runs": ""}
 STATUSES = ("finished", "running", "waiting", "interrupted", "pruned", "failed")
-ENDS = ("finished", "pruned", "failed")
+ENDS = frozenset({"finished", "pruned", "failed"})
 # What differs between two machines, or two runs on one: all other columns are the same to the last bit.
 TIMED = ("seconds", "env_steps_per_second", "train_seconds", "wall_seconds", "attempts", "host", "started", "ended")
 IDENTIFYING = ("method", "scenario", "agent_conf")  # parameters that are columns even where all runs share them
@@ -43,28 +44,28 @@ class RunResult:
 
     name: str
     directory: Path
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     swept: tuple[str, ...]
     status: str
-    record: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    failure: Mapping[str, Any]
+    record: Json
+    summary: Json
+    failure: Json
 
     @property
     def evaluated(self) -> bool:
         """Whether there are evaluations."""
         return (self.directory / layout.EVALUATIONS).exists()
 
-    def rows(self, kind: str) -> list[dict[str, Any]]:
+    def rows(self, kind: str) -> list[Json]:
         """The lines of one of its files."""
-        return layout.read_lines(self.directory / KINDS[kind])
+        return read_lines(self.directory / KINDS[kind])
 
 
 def status_of(directory: Path) -> str:
     """How far a run has come."""
     if (directory / layout.FINISHED).exists():
         return "finished"
-    if (failure := layout.read_json(directory / layout.FAILED)) is not None:
+    if (failure := read_json(directory / layout.FAILED)) is not None:
         return "pruned" if failure.get("kind") == "pruned" else "failed"
     if layout.is_claimed(directory):
         # It may have come to its end between the two looks.
@@ -72,25 +73,24 @@ def status_of(directory: Path) -> str:
     return "interrupted" if (directory / layout.ATTEMPTS).exists() else "waiting"
 
 
-def read_run(directory: Path, parameters: Mapping[str, Any], swept: Iterable[str]) -> RunResult:
+def read_run(directory: Path, parameters: Parameters, swept: Iterable[str]) -> RunResult:
     """What a run's directory holds, as far as it has come."""
-    record = layout.read_json(directory / layout.RUN) or {}
     return RunResult(
         name=directory.name,
         directory=directory,
         parameters=parameters,
         swept=tuple(swept),
         status=status_of(directory),
-        record=record,
-        summary=layout.read_json(directory / layout.SUMMARY) or {},
-        failure=layout.read_json(directory / layout.FAILED) or {},
+        record=read_json(directory / layout.RUN) or {},
+        summary=read_json(directory / layout.SUMMARY) or {},
+        failure=read_json(directory / layout.FAILED) or {},
     )
 
 
 def read_sweep(directory: str | Path) -> list[RunResult]:
     """All runs that were ever asked for in a sweep's directory."""
     directory = path_of("directory", directory)
-    asked = layout.read_json(directory / layout.SWEEP)
+    asked = read_json(directory / layout.SWEEP)
     if asked is None:
         raise FileNotFoundError(f"{str(directory)!r} holds no sweep: {layout.SWEEP} is missing.")
     return [
@@ -133,7 +133,7 @@ def tabulate(runs: Iterable[RunResult], kind: str | None = None) -> pd.DataFrame
     return found
 
 
-def describe(run: RunResult) -> dict[str, Any]:
+def describe(run: RunResult) -> Json:
     """The columns that all rows of a run share."""
     columns = dict.fromkeys([*(name for name in IDENTIFYING if name in run.parameters), *run.swept])
     shown = {f"parameter_{name}" if name in CORE else name: cell(run.parameters.get(name)) for name in columns}
@@ -143,7 +143,7 @@ def describe(run: RunResult) -> dict[str, Any]:
     return {"run": run.name, **shown, **seed, "status": run.status, "steered": steered, **best}
 
 
-def about_run(run: RunResult, about: Mapping[str, Any]) -> dict[str, Any]:
+def about_run(run: RunResult, about: Json) -> Json:
     """What one row for a whole run has beside ``about``: its other parameters, its summary, its cost."""
     others = {name: cell(value) for name, value in run.parameters.items() if name not in about and name not in CORE}
     cost = {name: run.record.get(name) for name in ("wall_seconds", "attempts", "started", "ended")}
@@ -152,16 +152,12 @@ def about_run(run: RunResult, about: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, **summary, **cost, "host": run.record.get("machine", {}).get("host"), **error}
 
 
-def cell(value: Any) -> Any:
+def cell(value: object) -> object:
     """A value as a table holds it: what cannot be grouped by becomes text."""
-    return (
-        values.short(tuple(value))
-        if isinstance(value, list | tuple)
-        else str(value)
-        if isinstance(value, dict)
-        else value
-    )
+    if isinstance(value, list | tuple):
+        return values.short(tuple(value))
+    return str(value) if isinstance(value, dict) else value
 
 
-def _renamed(metric: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+def _renamed(metric: Json, about: Json) -> Json:
     return {f"metric_{name}" if name in about else name: value for name, value in metric.items()}

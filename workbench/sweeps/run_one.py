@@ -6,8 +6,6 @@ stands. Whatever kills a process before that leaves a directory from which the n
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import re
@@ -15,13 +13,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import papermill
-import pyarrow
 import pyarrow.json
 import pyarrow.parquet
 from nbclient.exceptions import DeadKernelError
@@ -29,15 +25,17 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
 from workbench.sweeps import layout, provenance
-from workbench.sweeps.job import Job, Outcome
-from workbench.sweeps.kernels import RunKernel
+from workbench.sweeps.files import append_lines, read_json, read_lines, write_atomically, write_json, write_text
+from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.layout import Claim
-from workbench.sweeps.report import page
+from workbench.sweeps.report_page import page
 
-CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # whoever only looks whether a run is claimed holds the lock for an instant
+CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # a process that only looks whether a run is claimed holds the lock for an instant
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
 SECONDS_TO_STOP = 30.0  # from being asked to stop until it is killed: time to end a phase and write a checkpoint
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal in a traceback
+KERNEL_DIED = "its kernel died"
 DEATHS = 3  # attempts from one point that may die before the run is given up
 
 
@@ -45,7 +43,7 @@ class PlainTranslator(PythonTranslator):  # type: ignore[misc]
     """Papermill's literals for Python, and tuples, which it would make text of."""
 
     @classmethod
-    def translate(cls, val: Any) -> str:
+    def translate(cls, val: object) -> str:
         if isinstance(val, tuple):
             return f"({''.join(cls.translate(item) + ', ' for item in val).strip()})"
         return str(super().translate(val))
@@ -59,18 +57,18 @@ logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say i
 papermill_translators.register("python", PlainTranslator)
 
 
-def run_one(job: Job, stop: Callable[[], bool] = lambda: False) -> Outcome:
+def run_one(job: Job, stop: Callable[[], bool] = lambda: False) -> RunOutcome:
     """Do a run, or find out that it need not be done. ``stop()`` is asked again and again whether it should stop."""
-    directory = layout.run_directory(Path(job.directory), job.name)
+    directory = layout.run_directory(Path(job.directory), job.run.name)
     directory.mkdir(parents=True, exist_ok=True)
     claim = _claim(directory)
     if claim is None:
-        return Outcome(job.name, "elsewhere", "somebody else works on it")
+        return RunOutcome(job.run.name, "elsewhere", "somebody else works on it")
     with claim:
         if (directory / layout.FINISHED).exists():
-            return Outcome(job.name, "finished")
-        if (failure := layout.read_json(directory / layout.FAILED)) is not None:
-            return Outcome(job.name, "failed", failure.get("message", ""))
+            return RunOutcome(job.run.name, "finished")
+        if (failure := read_json(directory / layout.FAILED)) is not None:
+            return RunOutcome(job.run.name, "failed", failure.get("message", ""))
         return _Attempt(job, directory, claim, stop).make()
 
 
@@ -84,51 +82,59 @@ def _claim(directory: Path) -> Claim | None:
 
 
 class _Attempt:
-    """One attempt at a run, by whoever holds the claim on it."""
+    """One attempt at a run, made while holding the claim on it."""
 
     def __init__(self, job: Job, directory: Path, claim: Claim, stop: Callable[[], bool]) -> None:
         self.job, self.directory, self.claim = job, directory, claim
         self.stop = stop
         self.stopped = False
         self.started = time.monotonic()
-        lines = layout.read_lines(directory / layout.ATTEMPTS)
+        lines = read_lines(directory / layout.ATTEMPTS)
         again = max((i for i, line in enumerate(lines) if "retried" in line), default=-1)
         self.recent = [line for line in lines[again + 1 :] if "started" in line]
         self.ended = {line["attempt"]: line for line in lines if "ended" in line}
-        self.begun = next((line["started"] for line in lines if "started" in line), None)
+        self.begun = next((line["started"] for line in lines if "started" in line), provenance.now())
         self.number = sum("started" in line for line in lines) + 1
 
-    def make(self) -> Outcome:
+    def make(self) -> RunOutcome:
         """Make it."""
-        deaths = self._deaths_in_a_row()
-        if deaths >= DEATHS:
-            outcome = self._failed("died", f"its process died {deaths} times from the same point (out of memory?)")
+        if self._deaths_in_a_row() >= DEATHS:
+            outcome = self._failed("died", self._why_it_is_given_up())
         elif self.stop():
-            return Outcome(self.job.name, "stopped", "it was asked to stop")
+            return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
         else:
             self._begin()
             outcome = self._outcome()
             self._end(outcome)
-        self._mark(outcome)
+        if outcome.kind in ("finished", "failed"):
+            self._mark(outcome)
         return outcome
 
-    def _outcome(self) -> Outcome:
-        """Run the notebook, and see what came of it."""
+    def _outcome(self) -> RunOutcome:
+        """Run the notebook, and say how that ended."""
         try:
             self._execute()
-            return self._after_success()
         except PapermillExecutionError as error:
-            return self._after_error(error)
-        except DeadKernelError:
-            return self._after_death("its kernel died")
+            if not self.stopped:
+                self._keep_report()
+                traceback = ANSI.sub("", "\n".join(error.traceback or ()))
+                message = f"{error.ename}: {error.evalue}"
+                return self._failed("error", message, cell=error.exec_count, traceback=traceback)
         except Exception as error:  # the kernel could not start, the disk is full: the next attempt may do better
-            return self._after_death(f"{type(error).__name__}: {error}")
+            if not self.stopped:
+                why = KERNEL_DIED if isinstance(error, DeadKernelError) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, DeadKernelError) and (said := self._last_words()):
+                    why = f"{why} (its process said: {said})"
+                return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
+        else:
+            return self._after_success()
+        return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
 
     # --- before ---------------------------------------------------------------------------------------------------
 
     def _newest_checkpoint(self) -> str:
-        found = sorted(path.name for path in (self.directory / layout.CHECKPOINTS).glob("*") if path.name[0] != ".")
-        return found[-1] if found else ""
+        found = (path.name for path in (self.directory / layout.CHECKPOINTS).glob("[!.]*"))
+        return max(found, default="")
 
     def _deaths_in_a_row(self) -> int:
         """Attempts, the last ones, that began where this one would and of which nothing more was heard."""
@@ -141,36 +147,43 @@ class _Attempt:
             deaths += 1
         return deaths
 
+    def _why_it_is_given_up(self) -> str:
+        """What the last attempt met; a process that was killed could not tell."""
+        last = self.ended.get(self.recent[-1]["attempt"], {}).get("message", KERNEL_DIED)
+        if last == KERNEL_DIED:
+            return f"its process died {DEATHS} times from the same point (out of memory?)"
+        return f"{DEATHS} attempts from the same point could not go on; the last one: {last}"
+
+    def _last_words(self) -> str:
+        """The last line that the kernel's process said outside of the notebook."""
+        path = self.directory / layout.OUTPUT
+        said = path.read_bytes()[-4096:].decode(errors="replace") if path.exists() else ""
+        return said.rstrip().rpartition("\n")[2].strip()
+
     def _begin(self) -> None:
         """Write down who begins what, and take away what an earlier attempt left half done."""
         for leftover in (layout.SUMMARY, layout.REPORT, layout.PAGE, layout.CURVES):
             (self.directory / leftover).unlink(missing_ok=True)
         for partial in self.directory.glob(".*.partial*"):
             partial.unlink(missing_ok=True)
-        line = {
-            "attempt": self.number,
-            "started": provenance.now(),
-            "from": self._newest_checkpoint(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        layout.append_lines(self.directory / layout.ATTEMPTS, [line])
-        self._record(started=self.begun or line["started"])
+        place = {"from": self._newest_checkpoint(), "host": socket.gethostname(), "pid": os.getpid()}
+        append_lines(self.directory / layout.ATTEMPTS, [{"attempt": self.number, "started": provenance.now(), **place}])
+        self._record(started=self.begun)
 
-    def _record(self, **more: Any) -> None:
+    def _record(self, **more: object) -> None:
         job = self.job
-        known = layout.read_json(self.directory / layout.RUN) or {}
+        known = read_json(self.directory / layout.RUN) or {}
         about = {
-            "parameters": dict(job.parameters),
-            "notebook": job.notebook_name,
-            "notebook_digest": job.notebook_digest,
+            "parameters": job.run.parameters,
+            "notebook": job.notebook.path.stem,
+            "notebook_digest": job.notebook.digest,
             "versions": provenance.versions(),
             "git": job.git,
             "machine": provenance.machine(),
             "threads": job.threads,
             "attempts": self.number,
         }
-        layout.write_json(self.directory / layout.RUN, {**known, **about, **more})
+        write_json(self.directory / layout.RUN, {**known, **about, **more})
 
     # --- the notebook itself --------------------------------------------------------------------------------------
 
@@ -179,36 +192,29 @@ class _Attempt:
         return self.directory / f".{layout.REPORT}.partial.ipynb"
 
     def _execute(self) -> None:
-        notebook = nbformat.from_dict(json.loads(self.job.notebook))
-        folder = self.job.notebook_folder
-        with self._output() as output:
+        folder = self.job.notebook.path.parent
+        said = self.directory / layout.OUTPUT
+        with open(said, "ab") as output:
 
             class Kernel(RunKernel):
-                modules = self.job.modules
                 threads = self.job.threads
                 kept_open = (self.claim.descriptor,)
                 started = self._watch
 
-            Kernel.output = output
+            Kernel.output = output.fileno()
             papermill.execute_notebook(
-                notebook,
+                nbformat.from_dict(self.job.notebook.content),
                 # papermill fills braces in paths with parameters
                 str(self._partial).replace("{", "{{").replace("}", "}}"),
-                parameters={**self.job.parameters, "directory": str(self.directory)},
+                parameters={**self.job.run.parameters, "directory": str(self.directory)},
                 kernel_name=self.job.kernel,
                 kernel_manager_class=Kernel,
                 progress_bar=False,
                 # Only tells the kernel where it starts; the process's own folder is shared by its threads.
-                resources={"metadata": {"path": folder if os.path.isdir(folder) else str(self.directory)}},
+                resources={"metadata": {"path": str(folder if folder.is_dir() else self.directory)}},
             )
-
-    @contextlib.contextmanager
-    def _output(self) -> Iterator[int]:
-        path = self.directory / layout.OUTPUT
-        with open(path, "ab") as file:
-            yield file.fileno()
-        if path.stat().st_size == 0:
-            path.unlink()
+        if said.stat().st_size == 0:
+            said.unlink()
 
     def _watch(self, kernel: RunKernel) -> None:
         """Stop the kernel when asked to: first so that it can write a checkpoint, then at once."""
@@ -222,53 +228,39 @@ class _Attempt:
                         kernel.signal_process(signal.SIGKILL)
                     return
 
-        threading.Thread(target=look, name=f"watch {self.job.name}", daemon=True).start()
+        threading.Thread(target=look, name=f"watch {self.job.run.name}", daemon=True).start()
 
     # --- after ----------------------------------------------------------------------------------------------------
 
-    def _after_success(self) -> Outcome:
+    def _after_success(self) -> RunOutcome:
         if not (self.directory / layout.SUMMARY).exists():
             message = f"the notebook ended without writing {layout.SUMMARY}; let it end with wb.record(trainer, "
             return self._failed("incomplete", message + "directory, …), or write down by itself what it found")
         self._keep_report()
-        self._keep_curves()
-        return Outcome(self.job.name, "finished", seconds=self._seconds_in_all())
+        if read_lines(self.directory / layout.METRICS):
+            with write_atomically(self.directory / layout.CURVES) as path:
+                pyarrow.parquet.write_table(pyarrow.json.read_json(self.directory / layout.METRICS), path)
+        return RunOutcome(self.job.run.name, "finished", seconds=self._seconds_in_all())
 
-    def _after_error(self, error: PapermillExecutionError) -> Outcome:
-        if self.stopped:
-            return Outcome(self.job.name, "stopped", "it was asked to stop")
-        self._keep_report()
-        traceback = ANSI.sub("", "\n".join(error.traceback or ()))
-        return self._failed("error", f"{error.ename}: {error.evalue}", cell=error.exec_count, traceback=traceback)
+    def _failed(self, kind: str, message: str, **detail: object) -> RunOutcome:
+        told = {"kind": kind, "message": message, **detail}
+        return RunOutcome(self.job.run.name, "failed", message, self._seconds_in_all(), told)
 
-    def _after_death(self, why: str) -> Outcome:
-        if self.stopped:
-            return Outcome(self.job.name, "stopped", "it was asked to stop")
-        return Outcome(self.job.name, "died", why, seconds=time.monotonic() - self.started)
-
-    def _failed(self, kind: str, message: str, **detail: Any) -> Outcome:
-        return Outcome(
-            self.job.name, "failed", message, self._seconds_in_all(), {"kind": kind, "message": message, **detail}
-        )
-
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: RunOutcome) -> None:
         spent = time.monotonic() - self.started
         line = {"attempt": self.number, "ended": provenance.now(), "outcome": outcome.kind, "seconds": spent}
-        if outcome.message:
-            line["message"] = outcome.message
-        layout.append_lines(self.directory / layout.ATTEMPTS, [line])
+        message = {"message": outcome.message} if outcome.message else {}
+        append_lines(self.directory / layout.ATTEMPTS, [{**line, **message}])
         self._partial.unlink(missing_ok=True)
 
-    def _mark(self, outcome: Outcome) -> None:
+    def _mark(self, outcome: RunOutcome) -> None:
         """The last thing that is written of a run at its end, by which alone it counts."""
-        if outcome.kind not in ("finished", "failed"):
-            return
         ended = provenance.now()
-        speed = (layout.read_json(self.directory / layout.SUMMARY) or {}).get("env_steps_per_second")
+        speed = (read_json(self.directory / layout.SUMMARY) or {}).get("env_steps_per_second")
         self._record(ended=ended, wall_seconds=outcome.seconds, env_steps_per_second=speed)
         marker = layout.FINISHED if outcome.kind == "finished" else layout.FAILED
         about = {"ended": ended, "attempts": self.number, "wall_seconds": outcome.seconds}
-        layout.write_json(self.directory / marker, {**outcome.detail, **about})
+        write_json(self.directory / marker, {**outcome.detail, **about})
 
     def _seconds_in_all(self) -> float:
         """Wall time of this attempt and of the earlier ones whose end is known."""
@@ -279,18 +271,9 @@ class _Attempt:
         """The executed notebook, and the same as a page that opens anywhere."""
         if not self._partial.exists():
             return
-        content = self._partial.read_text(encoding="utf-8")
         try:
-            layout.write_whole(self.directory / layout.PAGE, page(content, self.job.notebook_name).encode())
+            content = self._partial.read_text(encoding="utf-8")
+            write_text(self.directory / layout.PAGE, page(content, self.job.notebook.path.stem))
         except Exception as error:  # an odd cell spoils a page, not a run; the notebook itself is kept
             self._record(report_error=f"{type(error).__name__}: {error}")
         os.replace(self._partial, self.directory / layout.REPORT)
-
-    def _keep_curves(self) -> None:
-        """The metrics as parquet, by rename."""
-        metrics = self.directory / layout.METRICS
-        if not layout.read_lines(metrics):
-            return
-        temporary = self.directory / f".{layout.CURVES}.partial"
-        pyarrow.parquet.write_table(pyarrow.json.read_json(metrics), temporary)
-        os.replace(temporary, self.directory / layout.CURVES)

@@ -16,14 +16,16 @@ import pandas as pd
 from workbench.errors import unknown_name
 from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.job import Outcome
-from workbench.sweeps.notebook import SEED
-from workbench.sweeps.plan import Plan, Run, check_names, checked_seeds, space
+from workbench.sweeps.files import read_lines
+from workbench.sweeps.job import RunOutcome
+from workbench.sweeps.notebook import SEED, check_kernel
+from workbench.sweeps.plan import Plan, PlannedRun, check_names, checked_seeds, space
+from workbench.sweeps.values import Parameters, whole_number
 
 if TYPE_CHECKING:
     import optuna
 
-    from workbench.sweeps.engine import Engine
+    from workbench.sweeps.dispatcher import RunDispatcher
 
 JOURNAL = "study.journal"
 STUDY = "search"
@@ -46,7 +48,7 @@ class Search(Batch):
     trials     how many combinations are tried in all, those of earlier calls included
     seeds      each trial is run with all of them, and counts by their mean
     sampler, pruner   Optuna's; by default its TPE, seeded, and its median rule. ``pruner=None`` ends no run early
-    fixed, directory, threads   as for ``wb.Sweep``
+    fixed, directory, threads, kernel   as for ``wb.Sweep``
 
     Trials are chosen as workers come free, so that with several workers the choices depend on who was ready first.
     """
@@ -65,17 +67,17 @@ class Search(Batch):
         sampler: optuna.samplers.BaseSampler | None = None,
         pruner: optuna.pruners.BasePruner | str | None = "median",
         threads: int = 1,
+        kernel: str | None = None,
     ) -> None:
-        super().__init__(notebook, directory, threads)
+        super().__init__(notebook, directory, threads, kernel)
+        check_kernel(self.notebook, self.kernel)
         if direction not in DIRECTIONS:
             raise unknown_name("direction", direction, DIRECTIONS)
-        if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-            raise ValueError(f"trials is {trials!r}; expected an integer ≥ 1.")
         if not space:
             raise ValueError(
                 "space is empty; expected {name: distribution}, such as {'rate': {'uniform': [0.1, 0.3]}}."
             )
-        self.metric, self.direction, self.n_trials = metric, direction, trials
+        self.metric, self.direction, self.n_trials = metric, direction, whole_number("trials", trials)
         self._space = _read_space(self, space, fixed or {}, seeds)
         self._seeds = checked_seeds(self.notebook, seeds)
         self._fixed = {name: self.notebook.parameters[name].check(value) for name, value in (fixed or {}).items()}
@@ -126,46 +128,46 @@ class Search(Batch):
         ]
         return pd.DataFrame(rows, columns=None if rows else ["trial", *self._space, self.metric, "state"])
 
-    # --- what an engine asks of it --------------------------------------------------------------------------------
+    # --- what the dispatcher asks of it ---------------------------------------------------------------------------
 
     def _nothing_left(self) -> bool:
         return False  # the study decides
 
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, dispatcher: RunDispatcher) -> None:
         """Take up the trials that an earlier call left, then fill all workers."""
         frozen = _optuna().trial
         self._study = self.study
         self._under_way.clear()
         for left in self._study.get_trials(states=(frozen.TrialState.RUNNING,)):
             trial = frozen.Trial(self._study, left._trial_id)
-            self._take_up(engine, trial, left.params, reported=max(left.intermediate_values, default=-1))
-        self._fill(engine)
+            self._take_up(dispatcher, trial, left.params, reported=max(left.intermediate_values, default=-1))
+        self._fill(dispatcher)
 
-    def _fill(self, engine: Engine) -> None:
+    def _fill(self, dispatcher: RunDispatcher) -> None:
         """As many trials as keep all workers busy."""
-        from workbench.sweeps.engine import n_workers
+        from workbench.sweeps.cluster import n_workers
 
-        while len(self._under_way) * len(self._seeds) < n_workers(engine.client):
+        while len(self._under_way) * len(self._seeds) < n_workers(dispatcher.client):
             if len(self._study.get_trials(deepcopy=False)) >= self.n_trials:
                 return
             trial = self._study.ask()
             for name, (kind, given) in self._space.items():
                 _suggest(trial, name, kind, given)
-            self._take_up(engine, trial, trial.params)
+            self._take_up(dispatcher, trial, trial.params)
 
     def _take_up(
-        self, engine: Engine, trial: optuna.trial.Trial, chosen: Mapping[str, Any], reported: int = -1
+        self, dispatcher: RunDispatcher, trial: optuna.trial.Trial, chosen: Parameters, reported: int = -1
     ) -> None:
         given = {**self._fixed, **self._parameters(chosen)}
         resolved = [self.notebook.resolve({**given, SEED: seed}) for seed in self._seeds]
-        runs = tuple(Run(values.digest(parameters), parameters) for parameters in resolved)
+        runs = tuple(map(PlannedRun, resolved))
         self._under_way[trial.number] = _Trial(trial, runs, reported)
         known = {run.name: run for run in (*self.plan.runs, *runs)}
         self.plan = Plan(tuple(known.values()), self.plan.swept, self.plan.seeds)
         self._write_down(retry_failed=False)
-        engine.add(runs)
+        dispatcher.add(runs)
 
-    def _ended(self, engine: Engine, run: Run, outcome: Outcome) -> None:
+    def _ended(self, dispatcher: RunDispatcher, run: PlannedRun, outcome: RunOutcome) -> None:
         """Tell the study of every trial whose runs have all come to their ends."""
         if outcome.kind == "stopped":  # with the whole search: it goes on from here
             return
@@ -175,7 +177,7 @@ class Search(Batch):
                 continue
             under_way.ends[run.name] = outcome.kind
             if outcome.kind != "finished":
-                self._abandon(engine, under_way, outcome)
+                self._abandon(dispatcher, under_way, outcome)
             if len(under_way.ends) < len(under_way.runs):
                 continue
             del self._under_way[number]
@@ -187,15 +189,15 @@ class Search(Batch):
             else:
                 state = states.PRUNED if kinds <= {"finished", "pruned"} and "pruned" in kinds else states.FAIL
                 self._study.tell(number, state=state, skip_if_finished=True)
-        self._fill(engine)
+        self._fill(dispatcher)
 
-    def _abandon(self, engine: Engine, under_way: _Trial, outcome: Outcome) -> None:
+    def _abandon(self, dispatcher: RunDispatcher, under_way: _Trial, outcome: RunOutcome) -> None:
         """One of a trial's runs will have no value: the others need not go on."""
         for other in under_way.runs:
             if other.name not in under_way.ends:
-                engine.prune(other.name, f"another seed of the trial {outcome.kind}")
+                dispatcher.prune(other.name, f"another seed of the trial {outcome.kind}")
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, dispatcher: RunDispatcher) -> None:
         """Report what the runs have reached, and end those that the pruner gives up."""
         for under_way in list(self._under_way.values()):
             curves = [dict(self._values(run)) for run in under_way.runs]
@@ -207,17 +209,16 @@ class Search(Batch):
                     if under_way.trial.should_prune() and not under_way.given_up:
                         under_way.given_up = True
                         for run in under_way.runs:
-                            engine.prune(run.name, f"pruned at {step:,} env steps")
+                            dispatcher.prune(run.name, f"pruned at {step:,} env steps")
 
-    def _values(self, run: Run) -> list[tuple[int, float]]:
+    def _values(self, run: PlannedRun) -> list[tuple[int, float]]:
         """(env steps, metric) of a run, as far as it has come."""
-        place = layout.run_directory(self.directory, run.name)
-        rows = layout.read_lines(place / layout.EVALUATIONS) or layout.read_lines(place / layout.METRICS)
+        rows = read_lines(self._place(run) / layout.EVALUATIONS) or read_lines(self._place(run) / layout.METRICS)
         return [
             (int(row[STEP]), float(row[self.metric])) for row in rows if isinstance(row.get(self.metric), int | float)
         ]
 
-    def _parameters(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    def _parameters(self, chosen: Parameters) -> dict[str, Any]:
         """What Optuna chose as the notebook takes it."""
         found = {}
         for name, value in chosen.items():
@@ -230,7 +231,7 @@ class Search(Batch):
 class _Trial:
     """A trial under way: its runs, how those ended that did, and the step that was reported last."""
 
-    def __init__(self, trial: optuna.trial.Trial, runs: tuple[Run, ...], reported: int) -> None:
+    def __init__(self, trial: optuna.trial.Trial, runs: tuple[PlannedRun, ...], reported: int) -> None:
         self.trial, self.runs, self.reported = trial, runs, reported
         self.ends: dict[str, str] = {}
         self.given_up = False
@@ -246,7 +247,7 @@ def _optuna() -> Any:
 
 
 def _read_space(
-    search: Search, given: Mapping[str, Any], fixed: Mapping[str, Any], seeds: Iterable[int]
+    search: Search, given: Parameters, fixed: Parameters, seeds: Iterable[int]
 ) -> dict[str, tuple[str, list[Any]]]:
     """Every distribution, its ends or choices checked against the notebook."""
     check_names(search.notebook, {"space": given, "fixed": fixed}, seeds)
@@ -260,7 +261,7 @@ def _read_space(
     return found
 
 
-def _word(value: Any) -> Any:
+def _word(value: object) -> bool | int | float | str | None:
     """A choice as Optuna keeps it: a plain value as it is, others as text."""
     return value if value is None or isinstance(value, bool | int | float | str) else values.short(value)
 

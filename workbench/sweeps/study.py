@@ -3,13 +3,13 @@
     study = wb.Study("data/results")                  # reads data/results/spec.yaml
     study                                             # which runs are there, and how long the others will take
     study.run(workers=2, hours=3)                     # does what is missing; begins nothing new after three hours
-    study.table("agents")                             # what is there, whoever did it
+    study.table("agents")                             # the runs that are kept
     study.pick(method="happo", scenario="Ant")        # a part of it
     study.complaints()                                # what in the files does not agree with the spec; [] if all does
 
 A study is a directory::
 
-    spec.yaml     notebook, fixed, threads, and sweeps: {name: {grid, zip, seeds, fixed}}, as ``wb.Sweep`` has them
+    spec.yaml     notebook, fixed, threads, kernel, and sweeps: {name: {grid, zip, seeds, fixed}}, as in ``wb.Sweep``
     runs/         a file for each finished run (``kept.py``), written when it has finished, never again
     policies/     policies of the best seed of each method and task, for the runs that ``policies`` of the spec names
 
@@ -23,30 +23,32 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from workbench.errors import path_of, unknown_name
-from workbench.sweeps import kept, layout, results, values
+from workbench.sweeps import kept, layout, results
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.job import Outcome
+from workbench.sweeps.files import Json, file_name
+from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.kept import KeptRun
 from workbench.sweeps.notebook import SEED
-from workbench.sweeps.plan import Plan, Run, expand
+from workbench.sweeps.plan import Plan, PlannedRun, expand
 from workbench.sweeps.progress import duration
+from workbench.sweeps.provenance import available_cpus
 from workbench.sweeps.results import IDENTIFYING, RunResult
-from workbench.sweeps.spec import parse
-from workbench.sweeps.work import cores
+from workbench.sweeps.spec import check_keys, parse
+from workbench.sweeps.values import Parameters, canonical, size_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.export import Policies
-    from workbench.sweeps.engine import Engine
+    from workbench.sweeps.dispatcher import RunDispatcher
 
 SPEC, RUNS, POLICIES, SCRATCH = "spec.yaml", "runs", "policies", "scratch"
-KEYS = ("notebook", "fixed", "threads", "policies", "sweeps")
+KEYS = ("notebook", "fixed", "threads", "kernel", "policies", "sweeps")
 OF_A_SWEEP = ("grid", "zip", "seeds", "fixed")
 
 
@@ -64,30 +66,30 @@ class Study(Batch):
         if not (self.home / SPEC).is_file():
             raise FileNotFoundError(f"{str(directory)!r} is no study: it has no {SPEC}.")
         spec = parse(self.home / SPEC)
-        _refuse_unknown(f"key of {SPEC}", spec, KEYS)
+        check_keys(f"key of {SPEC}", spec, KEYS)
         if not isinstance(spec.get("notebook"), str) or not isinstance(spec.get("sweeps"), dict):
             raise ValueError(f"{SPEC} needs notebook, a path relative to it, and sweeps, a mapping of names to sweeps.")
         scratch = self.home.parent / SCRATCH / (self.home.name + ("-again" if again else ""))
-        super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1))
+        super().__init__(self.home / spec["notebook"], scratch, spec.get("threads", 1), spec.get("kernel"))
         self.again = again
         self.repeated: dict[str, str] = {}
-        self._policies: Mapping[str, Any] | None = spec.get("policies")
+        self._policies: Parameters | None = spec.get("policies")
         self._until = float("inf")
         self.plan = self._planned(spec)
         defaults = {name: parameter.default for name, parameter in self.notebook.parameters.items()}
-        self._files = _Files(self.home / RUNS, values.canonical(defaults))
+        self._files = _Files(self.home / RUNS, canonical(defaults))
 
-    def _planned(self, spec: Mapping[str, Any]) -> Plan:
-        runs: dict[str, Run] = {}
+    def _planned(self, spec: Json) -> Plan:
+        runs: dict[str, PlannedRun] = {}
         seeds: dict[int, None] = {}
         for name, sweep in spec["sweeps"].items():
-            _refuse_unknown(f"key of the sweep {name} in {SPEC}", sweep, OF_A_SWEEP)
+            check_keys(f"key of the sweep {name} in {SPEC}", sweep, OF_A_SWEEP)
             plan = expand(self.notebook, **{**sweep, "fixed": {**spec.get("fixed", {}), **sweep.get("fixed", {})}})
             runs |= {run.name: run for run in plan.runs}
             seeds |= dict.fromkeys(plan.seeds)
         order = list(seeds)
 
-        def when(run: Run) -> tuple[float, int]:
+        def when(run: PlannedRun) -> tuple[float, int]:
             return run.parameters.get("env_steps", 0), order.index(run.parameters[SEED]) if order else 0
 
         return Plan(tuple(sorted(runs.values(), key=when)), _swept(runs.values()), tuple(order))
@@ -97,20 +99,19 @@ class Study(Batch):
         for name in only:
             if name not in self.notebook.swept_names:
                 raise unknown_name(f"parameter of {self.notebook.path.name}", name, self.notebook.swept_names)
-        wanted = {name: _several(value) for name, value in only.items()}
-        runs = [run for run in self.plan.runs if all(run.parameters[name] in each for name, each in wanted.items())]
+        runs = [run for run in self.plan.runs if _has(run, only)]
         if not runs:
             raise ValueError(f"no run of the study has {only}.")
         part = copy.copy(self)
         seeds = tuple(seed for seed in self.plan.seeds if any(run.parameters.get(SEED) == seed for run in runs))
-        part.plan, part.repeated, part._work = Plan(tuple(runs), self.plan.swept, seeds), {}, None
+        part.plan, part.repeated, part._thread = Plan(tuple(runs), self.plan.swept, seeds), {}, None
         return part
 
     # --- what is there --------------------------------------------------------------------------------------------
 
     @property
     def runs(self) -> list[RunResult]:
-        """What each run of the plan has come to; of those that are kept, what their files tell."""
+        """Each run of the plan as far as it has come; those that are kept as their files have them."""
         found = self._files.of(self.plan.runs)
         return [
             kept.read(found[run.name], run.name, run.parameters, self.plan.swept)
@@ -125,7 +126,7 @@ class Study(Batch):
         return [run for run in self.runs if isinstance(run, KeptRun)]
 
     @property
-    def missing(self) -> list[Run]:
+    def missing(self) -> list[PlannedRun]:
         """The runs of the plan that are not kept."""
         found = self._files.of(self.plan.runs)
         return [run for run in self.plan.runs if run.name not in found]
@@ -150,6 +151,8 @@ class Study(Batch):
 
     def complaints(self) -> list[str]:
         """What in the files of kept runs does not agree with the spec, or with themselves; [] if all does."""
+        if unreadable := self._files.unreadable():
+            return unreadable
         strangers = set(self._files.paths()) - set(self._files.of(self._whole().plan.runs).values())
         told = [f"{path.name}: the spec has no such run" for path in sorted(strangers)]
         for run in self.kept:
@@ -166,27 +169,27 @@ class Study(Batch):
         self._until = float("inf") if hours is None else time.monotonic() + 3600 * hours
         return super().run(workers, **where)
 
-    def _status(self, run: Run) -> str:
+    def _status(self, run: PlannedRun) -> str:
         done = self.label(run) in self.repeated if self.again else bool(self._files.of([run]))
         status = results.status_of(self._place(run))
         # One that has finished in its own place counts when it is kept, or compared.
         return "finished" if done else "waiting" if status == "finished" else status
 
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, dispatcher: RunDispatcher) -> None:
         (self.home / RUNS).mkdir(exist_ok=True)
-        engine.add(self.plan.runs if self.again else self.missing)
+        dispatcher.add(self.plan.runs if self.again else self.missing)
 
-    def _ended(self, engine: Engine, run: Run, outcome: Outcome) -> None:
+    def _ended(self, dispatcher: RunDispatcher, run: PlannedRun, outcome: RunOutcome) -> None:
         if outcome.kind == "finished":
             self._take(run)
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, dispatcher: RunDispatcher) -> None:
         if time.monotonic() > self._until:
-            engine.pause()
-            if engine.idle:
-                engine.cancel()
+            dispatcher.pause()
+            if dispatcher.idle:
+                dispatcher.cancel()
 
-    def _take(self, run: Run) -> None:
+    def _take(self, run: PlannedRun) -> None:
         """Keep a run that has finished, or compare it with the one that is kept."""
         table = kept.table_of(self._place(run))
         record = kept.record_of(self._place(run), table)
@@ -198,11 +201,9 @@ class Study(Batch):
             kept.write(self.home / RUNS / kept.file_name(run.name, run.parameters), table, record)
             self._keep_policies(run, record)
 
-    def _keep_policies(self, run: Run, record: Mapping[str, Any]) -> None:
+    def _keep_policies(self, run: PlannedRun, record: Json) -> None:
         """Export the policies of a run that is the best of its cell so far, where the spec asks for them."""
-        if self._policies is None or not all(
-            run.parameters[name] in _several(value) for name, value in self._policies.items()
-        ):
+        if self._policies is None or not _has(run, self._policies):
             return
         cell = _cell_name(run.parameters)
         rivals = [other for other in self._whole().kept if _cell_name(other.parameters) == cell]
@@ -224,21 +225,21 @@ class Study(Batch):
         known.
         """
         known = [(run.parameters, run.record["wall_seconds"]) for run in self._whole().kept]
-        paces = [(given, seconds / _size(given)) for given, seconds in known if seconds]
+        paces = [(given, seconds / size_of(given)) for given, seconds in known if seconds]
         missing = self.missing
         if not paces:
             return None if missing else 0.0
-        seconds = sum(_size(run.parameters) * _pace(run.parameters, paces) for run in missing)
-        return seconds / max(1, min(workers or cores(), len(missing)))
+        seconds = sum(size_of(run.parameters) * _pace(run.parameters, paces) for run in missing)
+        return seconds / max(1, min(workers or available_cpus(), len(missing)))
 
     def _lines(self, workers: int | None = None) -> dict[str, str]:
-        n_workers = workers or cores()
+        n_workers = workers or available_cpus()
         seconds = self.estimate(n_workers)
         left = len(self.missing)
         cost = "nothing" if not left else "not known before a run is finished"
         if seconds:
             cost = f"about {duration(seconds)} with {n_workers} workers, by the measured pace of the runs that are kept"
-        steps = sum(_size(run.parameters) for run in self.missing)
+        steps = sum(size_of(run.parameters) for run in self.missing)
         return {
             "spec": os.path.relpath(self.home / SPEC),
             "kept": f"{len(self.plan.runs) - left} of {len(self.plan.runs)} runs",
@@ -260,46 +261,66 @@ class _Files:
     A file that was written before the notebook had some parameter is of the run in which that has its default.
     """
 
-    def __init__(self, directory: Path, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, defaults: Json) -> None:
         self.directory, self._defaults = directory, defaults
-        self._known: dict[tuple[Path, int], dict[str, Any]] = {}
+        self._known: dict[tuple[Path, int], Json] = {}
 
     def paths(self) -> list[Path]:
         return sorted(self.directory.glob("[!.]*.parquet"))
 
-    def of(self, runs: Iterable[Run]) -> dict[str, Path]:
+    def unreadable(self) -> list[str]:
+        """What is wrong with the files that are no kept runs at all."""
+        told = []
+        for path in self.paths():
+            try:
+                self._parameters(path)
+            except ValueError as error:
+                told.append(str(error))
+        return told
+
+    def of(self, runs: Iterable[PlannedRun]) -> dict[str, Path]:
         """{name of the run: its file}, for those of ``runs`` that are there."""
         held = [(path, self._parameters(path)) for path in self.paths()]
         found = {}
         for run in runs:
-            planned = values.canonical(dict(run.parameters))
+            planned = canonical(run.parameters)
             for path, stored in held:
                 if planned == {**{name: self._defaults[name] for name in planned}, **stored}:
                     found[run.name] = path
         return found
 
-    def _parameters(self, path: Path) -> dict[str, Any]:
+    def _parameters(self, path: Path) -> Json:
         key = path, path.stat().st_mtime_ns
         if key not in self._known:
-            self._known[key] = values.canonical(kept.read_record(path)["parameters"])
+            self._known[key] = canonical(kept.read_record(path)["parameters"])
         return self._known[key]
 
 
 def _problems(run: KeptRun) -> list[str]:
     """What is wrong with a kept run, in words."""
-    table = kept.read_table(run.path)
+    try:
+        table = kept.read_table(run.path)
+    except ValueError as error:
+        return [str(error).replace(run.path.name, "it", 1)]
     problems = []
+    evaluations = kept.rows_of(table, kept.EVALUATIONS)
+    stored = kept.read_record(run.path)
+    if kept.SEAL in stored:
+        told = stored[kept.SEAL] == kept.seal(stored)
+    else:
+        told = not evaluations or run.summary.get("return") == evaluations[-1]["return"]
+    if not told:
+        problems.append("its record is not the one that was written")
     if kept.digest(table) != run.record["digest"]:
         problems.append("its rows are not those that were written")
     settings, parameters = run.record["settings"], run.parameters
     asked = {name: parameters[name] for name in settings if parameters.get(name) is not None}
     asked |= parameters.get("settings", {})
-    for name, value in values.canonical(asked).items():
+    for name, value in canonical(asked).items():
         if name in settings and settings[name] != value:
             problems.append(f"it was trained with {name}={settings[name]!r}, the spec has {value!r}")
     if run.summary.get("steered"):
         problems.append("it was changed by hand")
-    evaluations = kept.rows_of(table, kept.EVALUATIONS)
     reached = [row["env_steps"] for row in evaluations]
     if evaluations and (reached[0] != 0 or reached[-1] < parameters["env_steps"]):
         problems.append(f"it was evaluated from {reached[0]} to {reached[-1]} env steps")
@@ -308,7 +329,7 @@ def _problems(run: KeptRun) -> list[str]:
     return problems
 
 
-def _compared(record: Mapping[str, Any], path: Path | None) -> str:
+def _compared(record: Json, path: Path | None) -> str:
     """A repetition against the run that is kept, in words."""
     if path is None:
         return "is not kept yet"
@@ -326,40 +347,35 @@ def _compared(record: Mapping[str, Any], path: Path | None) -> str:
     return f"DIFFERS: return {ends}; {', '.join(others) or 'same versions and revision'}"
 
 
-def _swept(runs: Iterable[Run]) -> tuple[str, ...]:
+def _swept(runs: Iterable[PlannedRun]) -> tuple[str, ...]:
     """The parameters that differ between runs of one method on one task, the seed aside."""
-    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    seen: dict[tuple[object, ...], Parameters] = {}
     found: dict[str, None] = {}
     for run in runs:
-        first = seen.setdefault(tuple(run.parameters.get(name) for name in IDENTIFYING), dict(run.parameters))
+        first = seen.setdefault(tuple(run.parameters.get(name) for name in IDENTIFYING), run.parameters)
         found |= dict.fromkeys(
             name for name, value in run.parameters.items() if name != SEED and first.get(name) != value
         )
     return tuple(found)
 
 
-def _several(value: Any) -> Sequence[Any]:
-    return list(value) if isinstance(value, list | tuple | range | set) else [value]
+def _has(run: PlannedRun, wanted: Parameters) -> bool:
+    """Whether its parameters have these values, or one of these."""
+    return all(
+        run.parameters[name] in (among if isinstance(among, list | tuple | range | set) else [among])
+        for name, among in wanted.items()
+    )
 
 
-def _cell_name(parameters: Mapping[str, Any]) -> str:
+def _cell_name(parameters: Parameters) -> str:
     """A method on a task, with as many env steps, as a directory is called."""
-    steps = f"{parameters.get('env_steps', 0):.0e}".replace("e+0", "e")
-    return "_".join(word for word in (kept.task_name(parameters), str(parameters.get("method", "")), steps) if word)
+    steps = f"{size_of(parameters):.0e}".replace("e+0", "e") if "env_steps" in parameters else "0e0"
+    words = (kept.task_name(parameters), parameters.get("method", ""), steps)
+    return "_".join(file_name(word) for word in words if word)
 
 
-def _size(parameters: Mapping[str, Any]) -> float:
-    return float(parameters.get("env_steps") or 1)
-
-
-def _pace(parameters: Mapping[str, Any], paces: Sequence[tuple[Mapping[str, Any], float]]) -> float:
+def _pace(parameters: Parameters, paces: Sequence[tuple[Parameters, float]]) -> float:
     alike: list[float] = []
     for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
         alike = alike or [pace for given, pace in paces if all(given.get(n) == parameters.get(n) for n in names)]
     return statistics.median(alike)
-
-
-def _refuse_unknown(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise unknown_name(what, name, known)

@@ -11,10 +11,12 @@ from typing import Any
 
 from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.notebook import SEED
+from workbench.sweeps.files import read_json
+from workbench.sweeps.notebook import SEED, check_kernel
 from workbench.sweeps.plan import expand
 from workbench.sweeps.progress import duration
-from workbench.sweeps.work import cores
+from workbench.sweeps.provenance import available_cpus
+from workbench.sweeps.values import size_of
 
 SHOWN = 12  # combinations in a plan's table
 
@@ -41,6 +43,7 @@ class Sweep(Batch):
     fixed          {name: value} in all runs
     directory      where it all goes
     threads        that each run may use
+    kernel         by which runs are done; by default the one that the notebook was saved with
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class Sweep(Batch):
         fixed: Mapping[str, Any] | None = None,
         directory: str | Path,
         threads: int = 1,
+        kernel: str | None = None,
     ) -> None:
-        super().__init__(notebook, directory, threads)
+        super().__init__(notebook, directory, threads, kernel)
+        check_kernel(self.notebook, self.kernel)
         self.plan = expand(
             self.notebook,
             grid=grid,
@@ -77,23 +82,23 @@ class Sweep(Batch):
         Known are the finished runs of this directory and, if there is none yet, those of the same notebook in the
         directories beside it. A run's pace is taken per env step where the notebook has ``env_steps``.
         """
-        left = [run for run in self.plan.runs if results.status_of(self._place(run)) not in results.ENDS]
+        left = [run for run in self.plan.runs if self._status(run) not in results.ENDS]
         paces = self._paces([self.directory]) or self._paces(
             sorted(path for path in self.directory.parent.glob("*") if path != self.directory)
         )
         if not paces or not left:
             return None if left else 0.0
-        total = statistics.median(paces) * sum(_size(run.parameters) for run in left)
-        return total / min(workers or cores(), len(left))
+        total = statistics.median(paces) * sum(size_of(run.parameters) for run in left)
+        return total / min(workers or available_cpus(), len(left))
 
     def _paces(self, directories: Iterable[Path]) -> list[float]:
         """Seconds for each unit of size of the finished runs there."""
         found = []
         for directory in directories:
             for place in (directory / layout.RUNS).glob("*"):
-                record = (layout.read_json(place / layout.RUN) if (place / layout.FINISHED).exists() else None) or {}
+                record = (read_json(place / layout.RUN) if (place / layout.FINISHED).exists() else None) or {}
                 if record.get("notebook_digest") == self.notebook.digest and record.get("wall_seconds"):
-                    found.append(record["wall_seconds"] / _size(record["parameters"]))
+                    found.append(record["wall_seconds"] / size_of(record["parameters"]))
         return found
 
     def _lines(self) -> dict[str, str]:
@@ -110,7 +115,7 @@ class Sweep(Batch):
         elif seconds == 0:
             cost = "nothing is left to do"
         else:
-            cost = f"about {duration(seconds)} on {cores()} workers, by the pace of finished runs"
+            cost = f"about {duration(seconds)} on {available_cpus()} workers, by the pace of finished runs"
         if sizes := [run.parameters["env_steps"] for run in self.plan.runs if "env_steps" in run.parameters]:
             cost = f"{sum(sizes):,} env steps in all; {cost}"
         lines = {
@@ -128,23 +133,23 @@ class Sweep(Batch):
         return lines
 
     def _made_by_another_notebook(self) -> int:
-        records = [layout.read_json(self._place(run) / layout.RUN) for run in self.plan.runs]
-        made_by = [record.get("notebook_digest") for record in records if record is not None]
-        return sum(each != self.notebook.digest for each in made_by)
+        records = [read_json(self._place(run) / layout.RUN) for run in self.plan.runs]
+        return sum(record is not None and record.get("notebook_digest") != self.notebook.digest for record in records)
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:<16}{text}" for name, text in {"Sweep": "", **self._lines()}.items()).rstrip()
 
     def _repr_html_(self) -> str:
+        left = "style='text-align:left'"
         rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(text)}</td></tr>"
             for name, text in self._lines().items()
         )
         names = [name for name in self.plan.swept if name != SEED]
         cells: dict[tuple[str, ...], list[str]] = {}
         for run in self.plan.runs:
             cell = tuple(values.short(run.parameters[name]) for name in names)
-            cells.setdefault(cell, []).append(results.status_of(self._place(run)))
+            cells.setdefault(cell, []).append(self._status(run))
         head = "".join(f"<th>{escape(name)}</th>" for name in (*names, "runs"))
         body = ""
         for cell, statuses in list(cells.items())[:SHOWN]:
@@ -153,8 +158,3 @@ class Sweep(Batch):
         more = f"<p>and {len(cells) - SHOWN} more combinations</p>" if len(cells) > SHOWN else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
         return f"<b>Sweep</b><table>{rows}</table>{table}"
-
-
-def _size(parameters: Mapping[str, Any]) -> float:
-    steps = parameters.get("env_steps")
-    return float(steps) if isinstance(steps, int | float) and steps > 0 else 1.0

@@ -6,25 +6,44 @@ import ast
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from workbench.sweeps.files import json_value
+
+Parameters = Mapping[str, Any]  # plain values by name; which kind each is of, the notebook says
+
 CONTAINERS: Mapping[str, type] = {"list": list, "tuple": tuple, "Sequence": list, "List": list, "Tuple": tuple}
 SCALARS: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "Dict": dict}
+EXPECTED = {int: "an integer", float: "a number", str: "text", bool: "True or False", dict: "a dict"}
 
 INTERVAL = re.compile(r"in\s*(?P<left>[\[(])\s*(?P<low>[^,\s]+)\s*,\s*(?P<high>[^\])\s]+)\s*(?P<right>[\])])")
 BOUND = re.compile(r"(?P<sign>>=|<=|≥|≤|>|<)\s*(?P<bound>[-+.\w∞]+)")
 CHOICE = re.compile(r"one of\s+(?P<names>[^;:.]+)")
+SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    "≥": operator.ge,
+    "≤": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 
 
-class Misfit(ValueError):  # noqa: N818 - what is found, not how it is told
+class ParameterError(ValueError):
     """A value that is not of the kind declared; the message says what was expected."""
 
 
-def plain(value: Any) -> Any:
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``, or a ``ValueError`` naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}.")
+    return int(value)
+
+
+def plain(value: object) -> Any:
     """``value`` as None, bool, int, float, str, or lists, tuples and dictionaries of those; NumPy's become Python's.
 
     Only such values reach a notebook, written as literals: nothing in them is ever executed.
@@ -37,7 +56,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float) and math.isnan(value):
-        raise Misfit("a number; NaN equals nothing, not even itself")
+        raise ParameterError("a number; NaN equals nothing, not even itself")
     for kind in (int, float, str):
         if isinstance(value, kind):  # enumerations and the like lose what they are beyond it
             return kind(value)
@@ -47,9 +66,9 @@ def plain(value: Any) -> Any:
         return list(value)
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise Misfit("a dictionary whose keys are text")
+            raise ParameterError("a dictionary whose keys are text")
         return {str(name): plain(item) for name, item in value.items()}
-    raise Misfit("None, True or False, a number, text, or a list, tuple or dictionary of those")
+    raise ParameterError("None, True or False, a number, text, or a list, tuple or dictionary of those")
 
 
 def annotation(text: str) -> ast.expr:
@@ -57,8 +76,8 @@ def annotation(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-def fit(value: Any, kind: ast.expr) -> Any:
-    """A plain value as the kind that an annotation names; raises ``Misfit``. Kinds that are not known take anything.
+def fit(value: object, kind: ast.expr) -> Any:
+    """A plain value as the kind that an annotation names; raises ``ParameterError``. Unknown kinds take anything.
 
     Whole floats are integers where one is asked for (1e6), integers are floats, lists and tuples are each other.
     """
@@ -66,114 +85,88 @@ def fit(value: Any, kind: ast.expr) -> Any:
         return fit(value, annotation(kind.value))
     if isinstance(kind, ast.Constant) and kind.value is None:
         if value is not None:
-            raise Misfit("None")
+            raise ParameterError("None")
         return None
     if isinstance(kind, ast.BinOp) and isinstance(kind.op, ast.BitOr):
         return _one_of_kinds(value, [kind.left, kind.right])
-    if isinstance(kind, ast.Subscript):
-        return _subscripted(value, _name(kind.value), kind.slice)
-    name = _name(kind)
-    if name in SCALARS:
-        return _scalar(value, SCALARS[name])
-    if name in CONTAINERS:
-        return _container(value, CONTAINERS[name], None)
-    return value
-
-
-def _name(kind: ast.expr) -> str:
-    return kind.attr if isinstance(kind, ast.Attribute) else getattr(kind, "id", "")
-
-
-def _subscripted(value: Any, name: str, inner: ast.expr) -> Any:
-    inners = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-    if name == "Optional":
-        return _one_of_kinds(value, [inner, ast.Constant(None)])
-    if name == "Union":
-        return _one_of_kinds(value, inners)
-    if name == "Literal":
+    inner = kind.slice if isinstance(kind, ast.Subscript) else None
+    inners = inner.elts if isinstance(inner, ast.Tuple) else [] if inner is None else [inner]
+    named = kind.value if isinstance(kind, ast.Subscript) else kind
+    name = named.attr if isinstance(named, ast.Attribute) else getattr(named, "id", "")
+    if inners and name in ("Optional", "Union"):
+        return _one_of_kinds(value, [*inners, ast.Constant(None)] if name == "Optional" else inners)
+    if inners and name == "Literal":
         allowed = [ast.literal_eval(each) for each in inners]
         if not any(value == each and type(value) is type(each) for each in allowed):
-            raise Misfit(f"one of {', '.join(map(repr, allowed))}")
+            raise ParameterError(f"one of {', '.join(map(repr, allowed))}")
         return value
     if name in CONTAINERS:
         return _container(value, CONTAINERS[name], inners)
-    if name in SCALARS:
-        return _scalar(value, SCALARS[name])
-    return value
+    return _scalar(value, SCALARS[name]) if name in SCALARS else value
 
 
-def _scalar(value: Any, kind: type) -> Any:
+def _scalar(value: object, kind: type) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind in (int, float) and isinstance(value, str) and _number(value) is not None:
-        raise Misfit("a number, and this is text (in YAML, write 1.0e-3 instead of 1e-3)")
+        raise ParameterError("a number, and this is text (in YAML, write 1.0e-3 instead of 1e-3)")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise Misfit({int: "an integer", float: "a number", str: "text", bool: "True or False"}.get(kind, "a dict"))
+        raise ParameterError(EXPECTED[kind])
     return value
 
 
-def _container(value: Any, kind: type, inners: Sequence[ast.expr] | None) -> Any:
+def _container(value: object, kind: type, inners: Sequence[ast.expr]) -> object:
     if not isinstance(value, list | tuple):
-        raise Misfit(f"a {kind.__name__}, such as {'(64, 64)' if kind is tuple else '[64, 64]'}")
-    if inners is None:
+        raise ParameterError(f"a {kind.__name__}, such as {'(64, 64)' if kind is tuple else '[64, 64]'}")
+    if not inners:
         return kind(value)
-    any_length = len(inners) == 1 or (isinstance(inners[-1], ast.Constant) and inners[-1].value is ...)
-    if kind is tuple and not (isinstance(inners[-1], ast.Constant) and inners[-1].value is ...):
-        any_length = False
+    any_length = isinstance(inners[-1], ast.Constant) and inners[-1].value is ...
+    if kind is not tuple:
+        any_length = any_length or len(inners) == 1
     if not any_length and len(value) != len(inners):
-        raise Misfit(f"{len(inners)} values")
+        raise ParameterError(f"{len(inners)} values")
     kinds = [inners[0]] * len(value) if any_length else inners
     try:
         return kind(fit(item, each) for item, each in zip(value, kinds, strict=True))
-    except Misfit as error:
-        raise Misfit(f"a {kind.__name__} of: {error}") from None
+    except ParameterError as error:
+        raise ParameterError(f"a {kind.__name__} of: {error}") from None
 
 
-def _one_of_kinds(value: Any, kinds: Sequence[ast.expr]) -> Any:
-    expected = []
-    fitting = []
+def _one_of_kinds(value: object, kinds: Sequence[ast.expr]) -> object:
+    expected, fitting = [], []
     for kind in kinds:
         try:
             fitting.append(fit(value, kind))
-        except Misfit as error:
+        except ParameterError as error:
             expected.append(str(error))
     if not fitting:
-        raise Misfit(", or ".join(expected))
+        raise ParameterError(", or ".join(expected))
     # 1 stays 1 in ``int | float``, and 1.0 stays 1.0: what is unchanged comes before what was converted.
     return next((each for each in fitting if each == value and type(each) is type(value)), fitting[0])
 
 
-def range_check(comment: str) -> Callable[[Any], str | None] | None:
-    """What a parameter's comment says of its range: a function from values to None or what was expected.
+def expected_by(comment: str, value: object) -> str | None:
+    """What a parameter's comment says of its range, if the value is a number outside of it.
 
-    Read at the comment's beginning: ``in (0, 1)`` with round or square brackets, or ``≥ 1`` and the like. None where it
-    says nothing of the kind.
+    Read at the comment's beginning: ``in (0, 1)`` with round or square brackets, or ``≥ 1`` and the like.
 
-    >>> range_check("in (0, 1): clip ε")(1.5)
+    >>> expected_by("in (0, 1): clip ε", 1.5)
     'a number in (0, 1)'
     """
-    text = comment.strip()
-    if found := INTERVAL.match(text):
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if found := INTERVAL.match(comment.strip()):
         low, high = _number(found["low"]), _number(found["high"])
         if low is None or high is None:
             return None
-        left, right = found["left"] == "[", found["right"] == "]"
-        expected = f"a number in {found[0].removeprefix('in').strip()}"
-        return _holds(lambda x: (low <= x if left else low < x) and (x <= high if right else x < high), expected)
-    if found := BOUND.match(text):
-        bound = _number(found["bound"])
-        if bound is None:
-            return None
-        tests: dict[str, Callable[[Any], bool]] = {
-            "≥": lambda x: x >= bound,
-            "≤": lambda x: x <= bound,
-            ">": lambda x: x > bound,
-            "<": lambda x: x < bound,
-        }
-        sign = {">=": "≥", "<=": "≤"}.get(found["sign"], found["sign"])
-        return _holds(tests[sign], f"a number {sign} {found['bound']}")
+        above = low <= value if found["left"] == "[" else low < value
+        below = value <= high if found["right"] == "]" else value < high
+        return None if above and below else f"a number in {found[0].removeprefix('in').strip()}"
+    if found := BOUND.match(comment.strip()):
+        bound, sign = _number(found["bound"]), {">=": "≥", "<=": "≤"}.get(found["sign"], found["sign"])
+        return None if bound is None or SIGNS[sign](value, bound) else f"a number {sign} {found['bound']}"
     return None
 
 
@@ -188,14 +181,6 @@ def choices(comment: str) -> list[str]:
     return [name.strip().strip("'\"") for name in names if name.strip()]
 
 
-def _holds(test: Callable[[Any], bool], expected: str) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        return expected if numeric and not test(value) else None
-
-    return check
-
-
 def _number(text: str) -> float | None:
     try:
         return float(text.replace("∞", "inf").replace("_", ""))
@@ -203,24 +188,24 @@ def _number(text: str) -> float | None:
         return None
 
 
-def canonical(value: Any) -> Any:
-    """What stands for a value where equality counts: a tuple is a list, an infinity its name."""
-    if isinstance(value, float) and math.isinf(value):
-        return {"float": repr(value)}
-    if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
-    if isinstance(value, dict):
-        return {name: canonical(item) for name, item in value.items()}
-    return value
+def canonical(parameters: Parameters) -> dict[str, object]:
+    """What stands for parameters where equality counts: a tuple is a list, an infinity its name."""
+    return {name: json_value(value, name_infinities=True) for name, value in parameters.items()}
 
 
-def digest(parameters: Mapping[str, Any]) -> str:
+def digest(parameters: Parameters) -> str:
     """16 hexadecimal digits that name parameters, whatever their order."""
-    text = json.dumps(canonical(dict(parameters)), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    text = json.dumps(canonical(parameters), sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def short(value: Any) -> str:
+def size_of(parameters: Parameters) -> float:
+    """By what the cost of a run is reckoned: its env steps, or 1 where it does not say."""
+    steps = parameters.get("env_steps")
+    return float(steps) if isinstance(steps, int | float) and steps > 0 else 1.0
+
+
+def short(value: object) -> str:
     """A value for a table or a legend.
 
     >>> short(0.05), short((0, 1)), short(None), short("random")

@@ -10,7 +10,6 @@ of rates and of the ratios within a round.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench import envs, recipes
-from workbench.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
+from workbench.commands.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
 from workbench.errors import unknown_name
+from workbench.sweeps import provenance
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
@@ -128,7 +128,7 @@ def costs(task: str = "Ant 4x2", *, repeats: int = 11) -> Costs:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchResult:
     """All that was measured; ``together`` and ``footprint`` of a whole run only."""
 
     machine: str
@@ -142,7 +142,7 @@ class Report:
         return json.dumps(asdict(self), indent=2)
 
 
-def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], None] = print) -> Report:
+def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], None] = print) -> BenchResult:
     """Measure ``tasks`` in ``rounds`` alternating rounds each, saying each line of the table as it is known.
 
     With no tasks named it measures all, and what needs processes of their own: seeds side by side, memory and imports.
@@ -169,12 +169,13 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
         f"going back and branching, {spent.task}: fork {spent.fork_ms:.1f} ms, rewind {spent.rewind_ms:.2f} ms, "
         f"snapshot {spent.snapshot_mb:.2f} MB beyond the rollout, {spent.iteration_mb:.1f} MB an iteration with it"
     )
-    return Report(machine, measured, spent) if tasks else Report(machine, measured, spent, *_in_processes(rounds, say))
+    further = () if tasks else _in_processes(rounds, say)
+    return BenchResult(machine, measured, spent, *further)
 
 
 def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
     ant = TASKS["Ant 4x2"]
-    plan: dict[str, Any] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
+    plan: dict[str, object] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
     plan |= {"n_envs": TRAINING_ENVS, "settings": {**TRAINING, **METHODS["happo"]}}
     env = ant.env(STEPPING_ENVS)
     raw = _RawPhysics(env)
@@ -239,8 +240,8 @@ class _RawPhysics:
     def rate(self, env: MujocoTeamEnv, rng: np.random.Generator) -> float:
         """Environment steps a second under random controls."""
         controls = rng.uniform(-1, 1, (env.n_envs, env.engine.model.nu))
-        nobody = np.empty(0, np.intp), np.empty((0, self._engine.state.shape[1]))
-        return self.rate_along(env, [((-controls if t % 2 else controls), *nobody) for t in range(STEPS_A_ROUND)])
+        no_reset = np.empty(0, np.intp), np.empty((0, self._engine.state.shape[1]))
+        return self.rate_along(env, [((-controls if t % 2 else controls), *no_reset) for t in range(STEPS_A_ROUND)])
 
     def rate_along(self, env: MujocoTeamEnv, trajectory: Trajectory) -> float:
         """The same along a trajectory that begins where ``env`` stands."""
@@ -264,7 +265,7 @@ def _trajectory(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> Trajecto
     return found
 
 
-def _seconds(act: Callable[..., object], *arguments: Any) -> float:
+def _seconds(act: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
     act(*arguments)
     return time.perf_counter() - started
@@ -275,7 +276,7 @@ def _stepping(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> None:
         env.step(joint_action)
 
 
-def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Array]]:
     """Like the physics' controls: one draw, its sign turned at every step."""
     drawn = {
         agent: rng.uniform(-1, 1, (env.n_envs, *(space.shape or ()))).astype(np.float32)
@@ -290,12 +291,7 @@ def describe_machine() -> str:
     import mujoco
     import torch
 
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as lines:
-            name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     return (
-        f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} torch threads; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"MuJoCo {mujoco.__version__}"
+        f"{provenance.processor()}, {provenance.available_cpus()} cores, {torch.get_num_threads()} torch threads; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, MuJoCo {mujoco.__version__}"
     )

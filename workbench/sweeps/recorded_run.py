@@ -15,6 +15,7 @@ from workbench.resume import CheckpointDirectory
 from workbench.settings import whole
 from workbench.statistics.protocol import absolute_metric
 from workbench.sweeps import layout
+from workbench.sweeps.files import append_lines, write_json, write_lines
 from workbench.trainer import Trainer
 
 
@@ -40,7 +41,7 @@ def record(
                        were chosen by: the absolute metric (``wb.statistics.absolute_metric``). 0: none. Only where
                        there is a directory, and something was evaluated
     save_every         iterations between two checkpoints
-    progress           whether to show a bar; None: where somebody watches, in a terminal or in Jupyter
+    progress           whether to show a bar; None: in a terminal and in Jupyter
 
     Metrics are written after every iteration, so that others can read them while it trains.
     """
@@ -76,7 +77,7 @@ def record(
         order = trainer.order if callable(trainer.order) else None
         summary |= absolute_metric(checkpoints.path, trainer.env, episodes=absolute_episodes, order=order)
     if directory is not None:
-        layout.write_json(keeper.directory / layout.SUMMARY, summary)
+        write_json(keeper.directory / layout.SUMMARY, summary)
     return summary
 
 
@@ -133,7 +134,7 @@ class _Keeper:
         ):
             rows = list(log)
             if name in self._written:
-                layout.append_lines(self.directory / name, rows[self._written[name] :])
+                append_lines(self.directory / name, rows[self._written[name] :])
             else:
-                layout.write_lines(self.directory / name, rows)
+                write_lines(self.directory / name, rows)
             self._written[name] = len(rows)

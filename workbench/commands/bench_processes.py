@@ -1,4 +1,4 @@
-"""What ``workbench.bench`` measures in processes of their own: seeds side by side, memory, and imports."""
+"""What ``bench`` measures in processes of their own: seeds side by side, memory, and imports."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
     return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
-def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
+def seeds_together(plan: Mapping[str, object], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
     """Measure two seeds of ``plan`` side by side, each by its own clock.
 
     plan     scenario, agent_conf, options, n_envs, and HAPPO's settings
@@ -81,7 +81,7 @@ def seeds_together(plan: Mapping[str, Any], rounds: int, physics: Callable[[], f
     return SeedsTogether(**medians, share=median_ratio(found["training"], found["physics"]), rounds=found)
 
 
-def footprint(plan: Mapping[str, Any]) -> Footprint:
+def footprint(plan: Mapping[str, object]) -> Footprint:
     """Measure the peak memory of training ``plan`` with all cores, and imports in fresh interpreters."""
     with _training({**plan, "seed": 0, "single": False, "core": []}) as run:
         run.answer()
@@ -95,7 +95,7 @@ def footprint(plan: Mapping[str, Any]) -> Footprint:
     return Footprint(peak, **{name: statistics.median(values) for name, values in seconds.items()})
 
 
-class _Run:
+class TrainingProcess:
     """A training process, asked for iterations line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -116,8 +116,8 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _training(plan: Mapping[str, Any]) -> Iterator[_Run]:
-    code = "from workbench.bench_processes import train_when_asked; train_when_asked()"
+def _training(plan: Mapping[str, object]) -> Iterator[TrainingProcess]:
+    code = "from workbench.commands.bench_processes import train_when_asked; train_when_asked()"
     environ = {**os.environ, "OMP_NUM_THREADS": "1"} if plan["single"] else dict(os.environ)
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(plan)],
@@ -127,7 +127,7 @@ def _training(plan: Mapping[str, Any]) -> Iterator[_Run]:
         env=environ,
     )
     try:
-        yield _Run(process)
+        yield TrainingProcess(process)
     finally:
         process.communicate()  # closes its input, which ends it
 
@@ -160,7 +160,7 @@ def train_when_asked() -> None:
 
 
 def _peak_memory_mb() -> float:
-    """The most memory that this process has held; NaN where nobody can tell."""
+    """The most memory that this process has held; NaN where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's, from before this program was loaded
         lines = status.read_text().splitlines()

@@ -1,22 +1,41 @@
-"""``python -m workbench sweep`` and ``study``: without a notebook; the exit status tells whether all finished."""
+"""``python -m workbench sweep`` and ``study``: without a notebook; the exit status tells whether all finished.
+
+A sweep is written down in a file::
+
+    notebook: ../notebooks/experiment.ipynb
+    directory: ../data/sweeps/orders
+    fixed: {scenario: HalfCheetah, agent_conf: 2x3, env_steps: 300000}
+    grid:
+      order: [random, fixed, reversed]
+    seeds: [0, 1, 2, 3, 4]
+    workers: 2
+
+The keys are the arguments of ``wb.Sweep``, and of its ``run``: ``workers`` or ``scheduler``. Paths are relative to the
+file. TOML (``spec.toml``) has the same keys.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 import yaml
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, path_of
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.spec import read_spec
+from workbench.sweeps.files import Json
+from workbench.sweeps.spec import check_keys, parse
 from workbench.sweeps.study import Study
+from workbench.sweeps.sweep import Sweep
 
 FINISHED, UNFINISHED, INTERRUPTED = 0, 1, 130
+WHERE = ("workers", "scheduler")
+NEEDED = ("notebook", "directory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +56,25 @@ def sweep(options: argparse.Namespace) -> int:
     if options.plan:
         return FINISHED
     return _run(planned, lambda: planned.run(**where, retry_failed=options.retry_failed))
+
+
+def read_spec(path: str | Path) -> tuple[Sweep, Json]:
+    """The sweep that a file describes, and where it is to run: {"workers": …} or {"scheduler": …}.
+
+    Raises ``FileNotFoundError``, or ``ValueError`` for what it does not understand.
+    """
+    path = path_of("spec", path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r} to read a sweep from.")
+    given = parse(path)
+    known = [name for name in inspect.signature(Sweep).parameters if name != "self"]
+    check_keys(f"key of {path.name}", given, [*known, *WHERE])
+    for name in NEEDED:
+        if not isinstance(given.get(name), str):
+            raise ValueError(f"{path.name} has no {name}, or not as text; expected a path relative to the file.")
+    where = {name: given.pop(name) for name in WHERE if name in given}
+    paths = {name: path.parent / given.pop(name) for name in NEEDED}
+    return Sweep(paths["notebook"], directory=paths["directory"], **given), where
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +109,7 @@ def study(options: argparse.Namespace) -> int:
     return status
 
 
-def _choice(text: str) -> tuple[str, list[Any]]:
+def _choice(text: str) -> tuple[str, list[object]]:
     """``NAME=VALUE[,VALUE]``, the values as YAML has them."""
     name, equals, several = text.partition("=")
     if not equals:
@@ -106,5 +144,5 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt

@@ -21,7 +21,7 @@ def files_below(root: Path) -> list[Path]:
 
 def home() -> Path:
     """Where the tutorials lie: within the package where it was installed, around it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     for root in (package / PACKED, package.parent):
         if (root / FIRST).is_file():
             return root

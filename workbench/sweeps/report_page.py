@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 import nbformat
 import traitlets.config
+
+if TYPE_CHECKING:
+    from nbconvert.exporters import HTMLExporter
 
 _LOCK = threading.Lock()
 
@@ -25,12 +28,12 @@ def page(content: str, title: str) -> str:
 
 
 @functools.cache
-def _exporter() -> Any:
+def _exporter() -> HTMLExporter:
     """Made once a process: its templates take longer to compile than to fill."""
     from nbconvert.exporters import HTMLExporter  # half a second, owed only where a report is made
 
     config = traitlets.config.Config()
     config.HTMLExporter.mathjax_url = ""
-    exporter: Any = HTMLExporter(config=config, template_name="lab")
+    exporter = HTMLExporter(config=config, template_name="lab")
     exporter.embed_images = True
     return exporter
