@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.jupyter.replay.viewer import Replay
     from workbench.past import Snapshots
     from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
-    from workbench.reference import reference_settings
+    from workbench.reference import reference_environment, reference_settings
     from workbench.sweeps.recorded_run import record
     from workbench.sweeps.search import Search
     from workbench.sweeps.study import Study
@@ -46,6 +46,7 @@ __all__ = [
     "mappo",
     "options",
     "record",
+    "reference_environment",
     "reference_settings",
     "replay",
     "shared_ppo",
@@ -64,6 +65,7 @@ _LAZY = {
     "Replay": "workbench.jupyter.replay.viewer",
     "replay": "workbench.jupyter.replay.create",
     "Snapshots": "workbench.past",
+    "reference_environment": "workbench.reference",
     "reference_settings": "workbench.reference",
     "try_orders": "workbench.experiments",
     "Search": "workbench.sweeps.search",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench import envs, recipes
 from workbench.errors import path_of
-from workbench.reference import N_ENVS, reference_settings
+from workbench.reference import reference_environment, reference_settings
 
 
 def train(
@@ -22,21 +22,21 @@ def train(
     env_steps: int,
     directory: str | Path,
     reference: bool = False,
-    n_envs: int = N_ENVS,
     settings: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train each seed to ``env_steps``, going on from what ``directory`` holds; returns and writes all histories.
 
     Every seed's checkpoints are in ``directory/seed-N``; ``directory/history.csv`` has one row for each (seed,
-    iteration). With ``reference`` the settings are ``reference_settings(method, task)``, before ``settings``.
+    iteration). With ``reference`` the settings are ``reference_settings(method, task)``, before ``settings``, in a
+    ``reference_environment()``.
     """
     chosen = reference_settings(method, f"{scenario} {agent_conf}") if reference else {}
     chosen |= settings or {}
     directory = path_of("directory", directory)
     histories = []
     for seed in seeds:
-        env = envs.mujoco(scenario, agent_conf, n_envs=n_envs)
+        env = envs.mujoco(scenario, agent_conf, **(reference_environment() if reference else {}))
         trainer = recipes.make_trainer(method, env, seed, chosen)
         trainer.run(env_steps=env_steps, directory=directory / f"seed-{seed}", progress=progress)
         histories.append(trainer.history.assign(seed=seed))

@@ -28,7 +28,7 @@ class RunColumns:
     updates      {unit: its columns of ``trainer.agent_history``}, in the environment's order; none before the first
     evaluations  the columns of ``trainer.evaluations``
     m_factors    {agent: (n_steps, n_envs)} in update order
-    max_kl       δ, where the method has one
+    max_kl       δ of an agent, where the method has one
     unit         of advantages, and so of M
     upto         the iteration that positions are shown of; None for the newest
     """
@@ -112,8 +112,9 @@ def _method(trainer: Any) -> str:
 def settings_shown(trainer: Any) -> dict[str, Any]:
     """The settings that a ``RunColumns`` carries."""
     standardized = getattr(trainer.settings, "standardize_advantages", True)
-    max_kl = getattr(trainer.settings, "max_kl", None)
-    return {"max_kl": None if max_kl is None else float(max_kl), "unit": STANDARDIZED if standardized else "return"}
+    max_kl_of = getattr(trainer.settings, "max_kl_of", None)
+    max_kl = None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents)))
+    return {"max_kl": max_kl, "unit": STANDARDIZED if standardized else "return"}
 
 
 def by_unit(units: Sequence[str], columns: Columns) -> dict[str, Columns]:

@@ -32,6 +32,9 @@ ADJUSTABLE_SETTINGS = (
         "clip_epsilon", "clip ε", "How far the ratio of an agent's policies may move the surrogate", 0.01, 0.5
     ),
     AdjustableSetting(
+        "team_max_kl", "team's KL δ", "How far the whole team may move in one iteration, in nats", 1e-3, 0.5, True
+    ),
+    AdjustableSetting(
         "max_kl", "max KL δ", "How far an agent's policy may move in one update, in nats", 1e-4, 0.1, True
     ),
 )
@@ -65,7 +68,8 @@ class PanelState:
     @property
     def setting(self) -> AdjustableSetting | None:
         """The setting of the trainer's method that may be adjusted, if it has one."""
-        return next((each for each in ADJUSTABLE_SETTINGS if hasattr(self.trainer.settings, each.setting)), None)
+        held = self.trainer.settings
+        return next((each for each in ADJUSTABLE_SETTINGS if getattr(held, each.setting, None) is not None), None)
 
     @property
     def order(self) -> tuple[str, ...]:
