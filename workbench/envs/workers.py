@@ -144,6 +144,12 @@ class WorkerPool:
         self._refuse_closed()
         return [worker.process.pid for worker in self._workers]
 
+    def kill(self, number: int) -> None:
+        """End a worker as a crash would, and return once its process is gone: what then happens can be tried."""
+        self._refuse_closed()
+        self._workers[number].process.kill()
+        self._workers[number].process.wait()
+
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``object.method(*arguments[i])`` in every worker i; the values they return."""
         self._refuse_closed()

@@ -206,6 +206,12 @@ class PettingZooTeamEnv(TeamEnv):
     def remake(self, n_envs: int) -> PettingZooTeamEnv:
         return PettingZooTeamEnv(self._make_env, n_envs, workers=min(self._workers, n_envs), **vars(self._options))
 
+    def kill_worker(self, worker: int) -> None:
+        """End the process of worker 0, 1 … as a crash would, and wait until it is gone: the next step then says so."""
+        if worker not in range(self._workers) or not isinstance(self._pool, WorkerPool):
+            raise ValueError(f"worker is {worker!r}; expected the number of one of the {self._workers} workers.")
+        self._pool.kill(worker)
+
     def close(self) -> None:
         self._playing = False
         self._pool.close()
