@@ -325,8 +325,8 @@ class _Contract:
             )
         if env.can_snapshot:
             rng = np.random.default_rng(seed)
-            saved, actions = env.snapshot(), self.random_actions(env.reset(seed), rng)
-            env.restore(saved)
+            actions = self.random_actions(env.reset(seed), rng)
+            saved = env.snapshot()
             self._check_replay(twin, saved, [actions], [env.step(actions)])
         twin.close()
         self._check_description()

@@ -140,7 +140,7 @@ class SampledGame(TeamEnv):
         chosen = chosen_envs(envs, len(checked_snapshot(snapshot)["states"]))
         return {name: rows[chosen] for name, rows in snapshot.items()}
 
-    def sight(self) -> Indices:
+    def render_state(self) -> Indices:
         """(n_envs,) the state; of episodes that just ended, that in which they ended."""
         return self._reached
 

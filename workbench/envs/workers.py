@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import cloudpickle
 
-from workbench.errors import WorkbenchError
+from workbench.errors import EnvironmentFailedError, WorkbenchError
 
 SECONDS_TO_LEAVE = 5.0
 SHOWN_OF_LOG = 4000  # characters of a dead worker's last words
@@ -31,7 +31,7 @@ SHOWN_OF_LOG = 4000  # characters of a dead worker's last words
 _BOOT = "from workbench.envs.workers import serve; serve({descriptor})"
 
 
-class WorkerError(WorkbenchError):
+class WorkerError(EnvironmentFailedError):
     """A worker process died, or what it ran raised an error; the message names the worker, its share and the cause."""
 
 
@@ -218,6 +218,8 @@ def serve(descriptor: int) -> None:
 def _attempt(action: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "value", action()
+    except EnvironmentFailedError:
+        return "error", traceback.format_exc()  # the traceback of its cause would not come through by itself
     except WorkbenchError as error:
         return "own error", error
     except Exception:

@@ -211,7 +211,7 @@ class MujocoTeamEnv(TeamEnv):
         """(n_envs, n_actuators), the controls that a joint action stands for; raises as ``step`` does."""
         return self._steering(actions)
 
-    def sight(self) -> Floats:
+    def render_state(self) -> Floats:
         """(n_envs, nq) float64, generalised positions; of episodes that just ended, those in which they ended."""
         return self._reached[:, : self.model.nq]
 
