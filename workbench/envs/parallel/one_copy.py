@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from workbench.envs.parallel.adapters import Adapter
 from workbench.envs.parallel.interface import ParallelInterface, Reply, asking
 from workbench.envs.parallel.plain_values import Arrays, from_arrays, to_arrays
 from workbench.envs.parallel.spaces import (
@@ -82,7 +83,7 @@ class Copy:
     """
 
     def __init__(self, env: Any, options: Options, first_seed: int) -> None:
-        self.given, self.options = env, options
+        self._made, self.options = env, options
         self._interface = ParallelInterface(env)
         self.env, names = self._interface.env, list(self._interface.ids)
         self._observations = {
@@ -126,6 +127,11 @@ class Copy:
             can_snapshot=self.options.snapshot is not None or _copies_itself(self.given),
             masked=self.masked,
         )
+
+    @property
+    def given(self) -> Any:
+        """The environment as its maker made it."""
+        return self._made.inner if isinstance(self._made, Adapter) else self._made
 
     # ---- an episode ----
 
