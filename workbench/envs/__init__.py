@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
-from workbench.errors import unknown_name
+from workbench.envs.registry import make
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
@@ -21,8 +21,18 @@ if TYPE_CHECKING:
     from workbench.theory import TabularGame
 
 __all__ = [
-    *("Actions", "Final", "Snapshot", "TeamEnv", "TimeStep", "check"),
-    *("gymnasium", "harl", "make", "mujoco", "pettingzoo", "tabular"),
+    "Actions",
+    "Final",
+    "Snapshot",
+    "TeamEnv",
+    "TimeStep",
+    "check",
+    "gymnasium",
+    "harl",
+    "make",
+    "mujoco",
+    "pettingzoo",
+    "tabular",
 ]
 
 # Implementations are imported where they are used: MuJoCo costs a third of a second that a tabular user does not owe.
@@ -77,17 +87,3 @@ def check(env: TeamEnv, *, steps: int = 50, seed: int = 0) -> None:
     from workbench.envs.contract import check as check_contract
 
     check_contract(env, steps=steps, seed=seed)
-
-
-def make(kind: str, **options: Any) -> TeamEnv:
-    """The environment that ``description`` describes: ``make(**env.description)`` equals ``env``, freshly made."""
-    makers: dict[str, Callable[..., TeamEnv]] = {"mujoco": mujoco, "tabular": _described_game}
-    if kind not in makers:
-        raise unknown_name("kind of environment", kind, makers)
-    return makers[kind](**options)
-
-
-def _described_game(game: dict[str, Any], **options: Any) -> TeamEnv:
-    from workbench.theory import TabularGame
-
-    return tabular(TabularGame(**game), **options)

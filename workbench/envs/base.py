@@ -22,6 +22,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.registry import make
 from workbench.errors import SnapshotUnsupported
 
 if TYPE_CHECKING:
@@ -188,14 +189,12 @@ class TeamEnv(ABC):
 
         Raises ``NotImplementedError`` with the remedy where there is no ``description`` to build from.
         """
-        from workbench import envs
-
         if self.description is None:
             raise NotImplementedError(
                 f"{type(self).__name__} has no description to be rebuilt from. Override remake(n_envs) to return a "
                 "fresh environment of the same kind, or description if it is one that wb.envs.make knows."
             )
-        return envs.make(**{**self.description, "n_envs": n_envs})
+        return make(**{**self.description, "n_envs": n_envs})
 
     def as_parallel_env(self) -> ParallelView:
         """One copy as a PettingZoo ``ParallelEnv``, for other libraries: this one if ``n_envs`` is 1, or ``remake(1)``.

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from workbench.envs.arguments import environment_seeds, positive_integer
 from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.registry import make
 from workbench.errors import WorkbenchError
 
 Space = gymnasium.Space[Any]
@@ -381,9 +382,7 @@ class _Contract:
                 f"{type(self.env).__name__} breaks the TeamEnv contract: its description is not JSON ({cause}). "
                 "Use numbers, strings, lists and dicts only, or make description None."
             ) from cause
-        from workbench import envs
-
-        made = envs.make(**read_back)
+        made = make(**read_back)
         self.require(
             made.n_envs == self.env.n_envs
             and made.agents == self.env.agents

@@ -181,6 +181,11 @@ class SampledGame(TeamEnv):
         return f"SampledGame({self.game!r}, n_envs={self.n_envs})"
 
 
+def described_game(game: dict[str, Any], **options: Any) -> SampledGame:
+    """The sampled game that a ``description`` describes."""
+    return SampledGame(TabularGame(**game), **options)
+
+
 def default_horizon(discount: float) -> int:
     """⌈log 10⁻³ / log γ⌉: the first number of steps after which γ^T ≤ 10⁻³; 1 for γ = 0.
 

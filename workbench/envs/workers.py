@@ -35,7 +35,7 @@ class WorkerError(EnvironmentFailedError):
     """A worker process died, or what it ran raised an error; the message names the worker, its share and the cause."""
 
 
-class _Worker:
+class _WorkerProcess:
     """One process and the line to it."""
 
     def __init__(self, number: int, share: str, factory: bytes) -> None:
@@ -124,7 +124,7 @@ class WorkerPool:
                 "within the function, or use workers=0."
             ) from error
         self._shares = tuple(shares)
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
         self._finalizer = weakref.finalize(self, _end_all, self._workers)
         try:
             # All start at once, then each says that its object stands.
@@ -135,8 +135,8 @@ class WorkerPool:
             self.close()
             raise
 
-    def _start(self, number: int) -> _Worker:
-        return _Worker(number, self._shares[number], self._factories[number])
+    def _start(self, number: int) -> _WorkerProcess:
+        return _WorkerProcess(number, self._shares[number], self._factories[number])
 
     @property
     def pids(self) -> list[int]:
@@ -172,7 +172,7 @@ class WorkerPool:
         self._finalizer()
 
     @staticmethod
-    def _replies(workers: Sequence[_Worker], messages: Sequence[Any] = ()) -> list[Any]:
+    def _replies(workers: Sequence[_WorkerProcess], messages: Sequence[Any] = ()) -> list[Any]:
         """What the workers reply to ``messages``, or to what they were sent before."""
         replies, failures = [], []
         try:
@@ -194,7 +194,7 @@ class WorkerPool:
         return replies
 
 
-def _end_all(workers: list[_Worker]) -> None:
+def _end_all(workers: list[_WorkerProcess]) -> None:
     while workers:
         workers.pop().end()
 

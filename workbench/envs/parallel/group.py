@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.parallel.interface import asking
-from workbench.envs.parallel.one_copy import Copy, Layout, Look, Options, Outcome
+from workbench.envs.parallel.one_copy import Copy, CopyView, Layout, Options, StepOutcome
 from workbench.envs.parallel.plain_values import Arrays
 from workbench.envs.parallel.spaces import IncompatibleEnvironmentError, Mask, Vector
 
@@ -94,7 +94,7 @@ class Group:
             with self._naming(index):
                 copy.last_picture = None
                 copy.reset(seed)
-        nothing = Outcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
+        nothing = StepOutcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
         return self._rows([nothing] * len(self.copies), [])
 
     def step(self, actions: Mapping[str, npt.NDArray[Any]]) -> Rows:
@@ -110,7 +110,7 @@ class Group:
             outcomes.append(outcome)
         return self._rows(outcomes, finals)
 
-    def _rows(self, outcomes: Sequence[Outcome], finals: Sequence[Look]) -> Rows:
+    def _rows(self, outcomes: Sequence[StepOutcome], finals: Sequence[CopyView]) -> Rows:
         looks = [copy.look for copy in self.copies]
         agents, spaces = self.layout.agents, self.layout.observation_spaces
         last = {agent: [look.observations[agent] for look in finals] for agent in agents}

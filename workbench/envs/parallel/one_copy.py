@@ -54,7 +54,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CopyView:
     """What a copy shows: vectors by agent (zero for those who have left), state, masks, and who acts next (n,)."""
 
     observations: Mapping[str, Vector]
@@ -64,7 +64,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepOutcome:
     """What one step gave: each agent's reward (n,), the joint one, and how the episode ended, if it did."""
 
     rewards: npt.NDArray[np.float64]
@@ -145,7 +145,7 @@ class Copy:
         self._alive, self._elapsed = reply.present, 0
         return reply
 
-    def step(self, rows: Mapping[str, npt.NDArray[Any]]) -> Outcome:
+    def step(self, rows: Mapping[str, npt.NDArray[Any]]) -> StepOutcome:
         """One joint step by those who are still there; ``look`` is what follows, or the last one when it is over."""
         acting = self._alive
         self.last_picture = None
@@ -166,7 +166,7 @@ class Copy:
         self.look = self._look(reply, seen, needed)
         by_agent = np.array([reply.rewards.get(name, 0.0) for name in self._observations])
         joint = self._joint_reward(reply.rewards)
-        return Outcome(by_agent, joint, over and not truncated, late or (over and bool(truncated)))
+        return StepOutcome(by_agent, joint, over and not truncated, late or (over and bool(truncated)))
 
     def _joint_reward(self, rewards: Mapping[str, float]) -> float:
         values = list(rewards.values())
@@ -184,7 +184,7 @@ class Copy:
 
     # ---- what it shows ----
 
-    def _look(self, reply: Reply, seen: Collection[str], needed: Collection[str]) -> Look:
+    def _look(self, reply: Reply, seen: Collection[str], needed: Collection[str]) -> CopyView:
         """What the environment handed out, as the team sees it: zeros for those not ``seen``, ``needed`` must be there.
 
         Whoever has no choice now is not active: what it is said to do counts for nothing.
@@ -207,7 +207,7 @@ class Copy:
                 allowed = self._actions[name].mask(limits[0])
                 active[place] &= allowed is not None
                 masks[name] = self._actions[name].no_choice if allowed is None else allowed
-        return Look(vectors, self._state(vectors), masks, active)
+        return CopyView(vectors, self._state(vectors), masks, active)
 
     def _split(self, name: str, reply: Reply) -> tuple[Any, Any]:
         return self._observations[name].split(reply.observations[name]) if name in reply.observations else (None, None)
@@ -268,7 +268,7 @@ class Copy:
             return None
         try:
             return np.array(state, np.float32).ravel()
-        except (TypeError, ValueError):
+        except Exception:  # whatever NumPy cannot make numbers of
             raise IncompatibleEnvironmentError(
                 f"state() gave a {type(state).__name__}, expected an array; pass "
                 'state="observations" to show the critic all observations instead.'
