@@ -76,7 +76,7 @@ def step(trainer: Any) -> None:
     recording = rollout._Recording(env, setup.team, actor, state.running, 1, setup.streams, 0, 1)
     recording.show(0, shown)
     actions = recording.act(0, shown)
-    joint_action, look = env._steering(actions), env.robot.look()
+    joint_action, look = env._actuator_controls(actions), env.robot.look()
     readings = Readings(look.observation, env._observer.gather(env.engine))
 
     def inference() -> None:
@@ -91,8 +91,10 @@ def step(trainer: Any) -> None:
     parts = {
         "inference": microseconds(inference),
         "drawing actions": microseconds(act),
-        "controls": microseconds(lambda: env._steering(actions)),
-        "reward, ends": microseconds(lambda: env.robot.judge(joint_action, env._place, env.robot.look())),
+        "controls": microseconds(lambda: env._actuator_controls(actions)),
+        "reward, ends": microseconds(
+            lambda: env.robot.reward_and_termination(joint_action, env._place, env.robot.look())
+        ),
         "observation": microseconds(lambda: env._observer.look(readings)),
         "not finite?": microseconds(lambda: rollout._refuse_non_finite(env, shown, 0, 0)),
         "recording": microseconds(lambda: (recording.show(1, shown), recording.outcome(0, shown))),

@@ -47,7 +47,7 @@ class SeenTeam(PointTeam):
             self._t[ended] = 0
         return self._show(reward, terminated, truncated, final)
 
-    def sight(self):
+    def render_state(self):
         picture = np.zeros((self.n_envs, 8, len(self.agents), 3), np.uint8)
         picture[:, 0, :, 0] = np.clip(128 + 40 * self._seen, 0, 255)
         return picture

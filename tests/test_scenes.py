@@ -9,7 +9,7 @@ from seen_team import idle
 
 import workbench as wb
 from workbench.envs.multi_agent_mujoco.partitions import PARTITIONS
-from workbench.envs.multi_agent_mujoco.scene import MujocoScene
+from workbench.envs.multi_agent_mujoco.robot_scene import MujocoScene
 from workbench.envs.multi_agent_mujoco.shapes import shape_of
 from workbench.jupyter import look
 

@@ -24,6 +24,10 @@ class SnapshotUnsupported(WorkbenchError):  # noqa: N818 - it names a missing ab
     """The environment cannot be copied, so what needs a copy (fork, rewind, exact resume) is not possible."""
 
 
+class EnvironmentFailedError(WorkbenchError):
+    """An environment's own code raised an error; the message names what was asked of it, and the error is the cause."""
+
+
 class UnknownNameError(ValueError, AttributeError):
     """A name that is none of those known. Also an ``AttributeError``, since options are set as attributes."""
 

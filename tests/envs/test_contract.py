@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from parallel_games import Scripted
 
 import workbench as wb
 from workbench.envs.base import Final, TeamEnv, TimeStep
@@ -262,6 +263,14 @@ def refusing(how: type[Exception] | None) -> type[Walkers]:
     return type("Changed", (Refuses,), {"error": how})
 
 
+class SharesItsClocks(Walkers):
+    """All copies count one clock, which no reset of a single one can show."""
+
+    def _show(self, *arguments: Any) -> TimeStep:
+        shown = super()._show(*arguments)
+        return dataclasses.replace(shown, reward=shown.reward + (self.clock.sum() if shown.reward.any() else 0))
+
+
 class RemakesWithoutItsOptions(Walkers):
     """The copy has other rules."""
 
@@ -358,6 +367,10 @@ BROKEN: dict[str, tuple[type[Walkers], str]] = {
     "accepting anything": (refusing(None), "is accepted"),
     "another error": (refusing(KeyError), "raises KeyError"),
     "an error without a name": (refusing(ValueError), "does not name the agent"),
+    "one clock for all": (
+        SharesItsClocks,
+        "reward of environment 3 after 1 steps differ from those of the same one alone",
+    ),
     "copies without options": (RemakesWithoutItsOptions, r"differ between the environment and remake\(\)"),
     "a description of objects": (DescribesItselfInObjects, "its description is not JSON"),
 }
@@ -416,3 +429,41 @@ def test_masks_of_several_choices_are_kept_and_each_must_allow_something() -> No
     wb.envs.check(MaskedTwoChoices())
     with pytest.raises(ContractError, match="without any action"):
         wb.envs.check(NoSecondChoice())
+
+
+class SharedBoard(Scripted):
+    """Made of PettingZoo's, with a dict in the class body, as newcomers write it."""
+
+    found: dict[int, int] = {}  # noqa: RUF012 - the mistake
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.found.clear()
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        self.found[len(self.found)] = 1
+        self.reward = lambda agent, t: float(len(self.found))
+        return super().step(actions)
+
+
+class GlobalChance(Scripted):
+    """Seeds the generator that all of NumPy shares."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        if seed is not None:
+            np.random.seed(seed)  # noqa: NPY002 - the mistake
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        chance = np.random.normal()  # noqa: NPY002 - the mistake
+        self.reward = lambda agent, t: chance
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("make", [SharedBoard, GlobalChance])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_copies_that_share_something_are_found(make: Any, n_envs: int) -> None:
+    with pytest.raises(
+        ContractError, match=r"reward of environment \d after \d+ steps differ .*Let copies share nothing"
+    ):
+        wb.envs.check(wb.envs.pettingzoo(make, n_envs=n_envs))

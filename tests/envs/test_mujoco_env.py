@@ -16,8 +16,8 @@ from mujoco_references import WITHOUT_CONTACTS, single
 import workbench as wb
 from workbench.envs.base import TimeStep
 from workbench.envs.multi_agent_mujoco import MujocoTeamEnv, native
-from workbench.envs.multi_agent_mujoco.engine import BatchEngine, ThreadedEngine
 from workbench.envs.multi_agent_mujoco.native import NativeEngine, native_forces_work
+from workbench.envs.multi_agent_mujoco.physics import BatchEngine, ThreadedEngine
 from workbench.errors import UnknownNameError
 
 Actions = dict[str, npt.NDArray[Any]]
@@ -460,11 +460,6 @@ def _late_forces(engine: NativeEngine) -> None:
     library = engine._library
     library.mjb_step(engine._batch, None, 0, engine.frame_skip, 0)
     library.mjb_apply(engine._batch, None, 0, engine._add_forces, None, 0)
-
-
-def test_unknown_processors_compute_forces_the_portable_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert not native_forces_work.__wrapped__()
 
 
 def test_the_physics_alone_is_what_the_environment_steps() -> None:

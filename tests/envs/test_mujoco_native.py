@@ -36,10 +36,26 @@ def test_a_simulation_that_fails_is_named_with_mujocos_reason(tmp_path: Path, mo
         engine.physics_only_step(np.zeros((2, 1)))
 
 
+@needs_batches
+def test_the_forces_are_added_by_a_function_of_mujocos_own_signature() -> None:
+    """``void (const mjModel*, mjData*, int, void*)``, called as C would, gives what MuJoCo's Python interface gives."""
+    model = rod()
+    expected, found = mujoco.MjData(model), mujoco.MjData(model)
+    for data in (expected, found):
+        data.qpos[2] = 0.05
+        mujoco.mj_step(model, data)
+    mujoco.mj_rnePostConstraint(model, expected)
+    callback = native._forces_callback()
+    assert str(callback._sig) == "(void*, void*, int32, void*) -> none"
+    callback.ctypes(model._address, found._address, 0, None)
+    assert expected.cfrc_ext.any()
+    assert np.array_equal(expected.cfrc_ext, found.cfrc_ext)
+
+
 def test_without_mujocos_library_forces_are_computed_the_portable_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(native, "_forces_callback", native._forces_callback.__wrapped__)
     monkeypatch.setattr(mujoco, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(native, "_library", native._library.__wrapped__)
     with pytest.raises(OSError, match=r"^no MuJoCo library in .*" + tmp_path.name):

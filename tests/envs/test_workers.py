@@ -126,11 +126,15 @@ def test_a_worker_killed_from_outside_can_be_restored_into(fragile: PettingZooTe
     action = {agent: np.full((5, 1), 0.5) for agent in fragile.agents}
     snapshot = fragile.snapshot()
     first = fragile.step(action)
-    os.kill(pids(fragile)[1], signal.SIGKILL)
+    killed = pids(fragile)[1]
+    fragile.kill_worker(1)
+    assert not psutil.pid_exists(killed)
     with pytest.raises(WorkerError, match=r"worker 1 \(environments 3 to 4\) was ended by SIGKILL"):
         fragile.step(action)
     fragile.restore(snapshot)
     assert same(first, fragile.step(action))
+    with pytest.raises(ValueError, match="worker is 2; expected the number of one of the 2 workers"):
+        fragile.kill_worker(2)
 
 
 def test_an_interrupt_leaves_no_stale_reply(fragile: PettingZooTeamEnv) -> None:

@@ -190,13 +190,13 @@ def test_pictures_come_from_worker_processes_too() -> None:
     env = wb.envs.pettingzoo(Drawn, n_envs=2, reward="mean", workers=1)
     try:
         env.reset(seed=0)
-        assert env.sight().shape == (2, 10, 20, 3)
+        assert env.render_state().shape == (2, 10, 20, 3)
         for _ in range(4):
             step = env.step({agent: np.ones(2, int) for agent in env.agents})
         assert step.done.all()
-        assert (env.sight()[:, :, 6] == 90).all()
+        assert (env.render_state()[:, :, 6] == 90).all()
         env.step({agent: np.ones(2, int) for agent in env.agents})
-        assert (env.sight()[:, :, 3] == 60).all()
+        assert (env.render_state()[:, :, 3] == 60).all()
     finally:
         env.close()
 

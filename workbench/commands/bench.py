@@ -26,7 +26,7 @@ from workbench.sweeps import provenance
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
-    from workbench.envs.multi_agent_mujoco.engine import BatchEngine
+    from workbench.envs.multi_agent_mujoco.physics import BatchEngine
     from workbench.trainer import Trainer
 
 Array = np.ndarray[Any, Any]
@@ -232,7 +232,7 @@ class _RawPhysics:
     """An environment's simulations, to be stepped by MuJoCo's batch alone from where the environment stands."""
 
     def __init__(self, env: MujocoTeamEnv) -> None:
-        from workbench.envs.multi_agent_mujoco.engine import BatchEngine
+        from workbench.envs.multi_agent_mujoco.physics import BatchEngine
 
         own = env.engine
         self._engine: BatchEngine = BatchEngine(own.model, own.n_envs, own.n_threads, own.frame_skip)

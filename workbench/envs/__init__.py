@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
-from workbench.errors import unknown_name
+from workbench.envs.registry import make
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from workbench.envs.sampled_game import SampledGame
     from workbench.theory import TabularGame
 
-__all__ = ["Actions", "Final", "Snapshot", "TeamEnv", "TimeStep", "check", "make", "mujoco", "pettingzoo", "tabular"]
+__all__ = [
+    "Actions",
+    "Final",
+    "Snapshot",
+    "TeamEnv",
+    "TimeStep",
+    "check",
+    "gymnasium",
+    "harl",
+    "make",
+    "mujoco",
+    "pettingzoo",
+    "tabular",
+]
 
 # Implementations are imported where they are used: MuJoCo costs a third of a second that a tabular user does not owe.
 
@@ -39,6 +52,29 @@ def pettingzoo(make_parallel_env: Callable[[], Any], n_envs: int = 8, **options:
     return PettingZooTeamEnv(make_parallel_env, n_envs=n_envs, **options)
 
 
+def gymnasium(make: str | Callable[[], Any], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
+    """A batch of Gymnasium environments, by a name such as "CartPole-v1" or a function that makes one.
+
+    Those of one agent, and those whose action and observation spaces are a ``Tuple`` with a part for each agent, as in
+    level-based foraging and RWARE. ``PettingZooTeamEnv`` has the options, ``reward="sum"`` among them.
+    """
+    from workbench.envs.parallel import PettingZooTeamEnv
+    from workbench.envs.parallel.adapters import from_gymnasium
+
+    return PettingZooTeamEnv(from_gymnasium(make), n_envs=n_envs, **options)
+
+
+def harl(make: Callable[[], Any], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
+    """A batch of environments as HARL's and MAPPO's code have them: ``obs, share_obs, available_actions = reset()``.
+
+    ``PettingZooTeamEnv`` has the options.
+    """
+    from workbench.envs.parallel import PettingZooTeamEnv
+    from workbench.envs.parallel.adapters import from_harl
+
+    return PettingZooTeamEnv(from_harl(make), n_envs=n_envs, **options)
+
+
 def tabular(game: TabularGame, n_envs: int = 64, **options: Any) -> SampledGame:
     """A ``theory.TabularGame``, sampled: ``SampledGame`` has the options."""
     from workbench.envs.sampled_game import SampledGame
@@ -51,17 +87,3 @@ def check(env: TeamEnv, *, steps: int = 50, seed: int = 0) -> None:
     from workbench.envs.contract import check as check_contract
 
     check_contract(env, steps=steps, seed=seed)
-
-
-def make(kind: str, **options: Any) -> TeamEnv:
-    """The environment that ``description`` describes: ``make(**env.description)`` equals ``env``, freshly made."""
-    makers: dict[str, Callable[..., TeamEnv]] = {"mujoco": mujoco, "tabular": _described_game}
-    if kind not in makers:
-        raise unknown_name("kind of environment", kind, makers)
-    return makers[kind](**options)
-
-
-def _described_game(game: dict[str, Any], **options: Any) -> TeamEnv:
-    from workbench.theory import TabularGame
-
-    return tabular(TabularGame(**game), **options)

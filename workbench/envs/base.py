@@ -22,6 +22,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.registry import make
 from workbench.errors import SnapshotUnsupported
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class TimeStep:
     final         the true last observations and state of those that ended, or None where none did
     action_masks  {agent: (n_envs, n_actions) bool}, True where an action may be taken; agents without limits are absent
                   (a ``MultiDiscrete``'s components lie end to end: (n_envs, sum(nvec)))
-    active        {agent: (n_envs,) bool}, False where an agent has left before its team; absent agents never leave
+    active        {agent: (n_envs,) bool}, False where an agent has left before its team, or has no choice now, its mask
+                  then allowing one action only; what it does there counts for nothing. Absent agents always act
     info          {name: (n_envs,) array}, further numbers about the step taken, such as the terms of the reward
     """
 
@@ -187,7 +189,7 @@ class TeamEnv(ABC):
             "snapshot that an environment with n_envs=len(envs) would have given of those copies."
         )
 
-    def sight(self) -> npt.NDArray[Any] | None:
+    def render_state(self) -> npt.NDArray[Any] | None:
         """What a viewer is shown (n_envs, …) after ``reset`` or ``step``; where an episode just ended, its last moment.
 
         Pictures (n_envs, height, width, 3) uint8, or what the environment's ``scene()`` makes poses of; None: nothing.
@@ -195,7 +197,7 @@ class TeamEnv(ABC):
         return None
 
     def scene(self) -> Scene | None:
-        """The solids that ``sight()`` moves, where it is no picture."""
+        """The solids that ``render_state()`` moves, where it is no picture."""
         return None
 
     @property
@@ -208,14 +210,12 @@ class TeamEnv(ABC):
 
         Raises ``NotImplementedError`` with the remedy where there is no ``description`` to build from.
         """
-        from workbench import envs
-
         if self.description is None:
             raise NotImplementedError(
                 f"{type(self).__name__} has no description to be rebuilt from. Override remake(n_envs) to return a "
                 "fresh environment of the same kind, or description if it is one that wb.envs.make knows."
             )
-        return envs.make(**{**self.description, "n_envs": n_envs})
+        return make(**{**self.description, "n_envs": n_envs})
 
     def as_parallel_env(self) -> ParallelView:
         """One copy as a PettingZoo ``ParallelEnv``, for other libraries: this one if ``n_envs`` is 1, or ``remake(1)``.

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from workbench.envs.arguments import environment_seeds, positive_integer
 from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.registry import make
 from workbench.errors import WorkbenchError
 
 Space = gymnasium.Space[Any]
@@ -300,21 +301,11 @@ class _Contract:
             alone = env.remake(1)
         except NotImplementedError:
             return
-        last = env.n_envs - 1
-        first, others = alone.reset(seed + last), env.reset(seed)
         self.require(
             alone.n_envs == 1 and alone.agents == env.agents and alone.action_spaces == env.action_spaces,
             "remake(1) returns an environment of another kind",
             "Keep agents and spaces, and change n_envs only.",
         )
-        self.require(
-            np.array_equal(first.state[0], others.state[last]),
-            f"environment {last} of reset(seed) starts differently from a single one with seed + {last}",
-            "Seed environment i with seed + i, with a generator of its own.",
-        )
-        self._check_selection(alone, seed)
-        alone.close()
-        alone.close()
         twin = env.remake(env.n_envs)
         for index, (one, other) in enumerate(zip(self.run(env, steps, seed), self.run(twin, steps, seed), strict=True)):
             name = _difference(one, other)
@@ -325,11 +316,43 @@ class _Contract:
             )
         if env.can_snapshot:
             rng = np.random.default_rng(seed)
-            saved, actions = env.snapshot(), self.random_actions(env.reset(seed), rng)
-            env.restore(saved)
+            actions = self.random_actions(env.reset(seed), rng)
+            saved = env.snapshot()
             self._check_replay(twin, saved, [actions], [env.step(actions)])
         twin.close()
+        self._check_company(alone, steps, seed)
+        self._check_selection(alone, seed)
+        alone.close()
+        alone.close()
         self._check_description()
+
+    def _check_company(self, alone: TeamEnv, steps: int, seed: int) -> None:
+        """The first copy, which all others follow, and the last do the same alone as among the others."""
+        company = self.env if self.env.n_envs > 1 else self.env.remake(2)
+        rng = np.random.default_rng(seed)
+        shown, actions = [company.reset(seed)], []
+        for _ in range(steps):
+            actions.append(self.random_actions(shown[-1], rng))
+            shown.append(company.step(actions[-1]))
+        if company is not self.env:
+            company.close()
+        for copy in dict.fromkeys((company.n_envs - 1, 0)):
+            step = alone.reset(seed + copy)
+            self.require(
+                np.array_equal(step.state[0], shown[0].state[copy]),
+                f"environment {copy} of reset(seed) starts differently from a single one with seed + {copy}",
+                "Seed environment i with seed + i, with a generator of its own.",
+            )
+            for index, (action, expected) in enumerate(zip(actions, shown[1:], strict=True)):
+                step = alone.step({agent: joint[[copy]] for agent, joint in action.items()})
+                name = _difference(step.select([0]), expected.select([copy]))
+                self.require(
+                    not name,
+                    f"{name} of environment {copy} after {index + 1} steps differ from those of the same one alone, "
+                    "with the same seed and actions",
+                    "Let copies share nothing that changes: make in __init__ what the class body or the module holds, "
+                    "and give each a generator of its own.",
+                )
 
     def _check_selection(self, alone: TeamEnv, seed: int) -> None:
         """One environment taken out of a snapshot goes on alone as it does among the others."""
@@ -359,9 +382,7 @@ class _Contract:
                 f"{type(self.env).__name__} breaks the TeamEnv contract: its description is not JSON ({cause}). "
                 "Use numbers, strings, lists and dicts only, or make description None."
             ) from cause
-        from workbench import envs
-
-        made = envs.make(**read_back)
+        made = make(**read_back)
         self.require(
             made.n_envs == self.env.n_envs
             and made.agents == self.env.agents
@@ -422,7 +443,7 @@ class _Contract:
         """One action for each agent and environment, among those that its mask allows."""
         spaces = self.env.action_spaces
         return {
-            agent: _sample(spaces[agent], self.env.n_envs, step.action_masks.get(agent), rng)
+            agent: _sample(spaces[agent], len(step.reward), step.action_masks.get(agent), rng)
             for agent in self.env.agents
         }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
-from workbench.envs.base import TeamEnv, TimeStep
+if TYPE_CHECKING:
+    from workbench.envs.base import TeamEnv, TimeStep
 
 Array = npt.NDArray[Any]
 PerAgent = dict[str, Any]

@@ -148,7 +148,7 @@ class SampledGame(TeamEnv):
         chosen = chosen_envs(envs, len(checked_snapshot(snapshot)["states"]))
         return {name: rows[chosen] for name, rows in snapshot.items()}
 
-    def sight(self) -> Indices:
+    def render_state(self) -> Indices:
         """(n_envs,) the state; of episodes that just ended, that in which they ended."""
         return self._reached
 
@@ -187,6 +187,11 @@ class SampledGame(TeamEnv):
 
     def __repr__(self) -> str:
         return f"SampledGame({self.game!r}, n_envs={self.n_envs})"
+
+
+def described_game(game: dict[str, Any], **options: Any) -> SampledGame:
+    """The sampled game that a ``description`` describes."""
+    return SampledGame(TabularGame(**game), **options)
 
 
 def default_horizon(discount: float) -> int:

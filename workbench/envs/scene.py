@@ -1,6 +1,6 @@
 """What a viewer needs to draw an environment in three dimensions: solids, who moves each, and where they are.
 
-A scene has no physics: an environment's ``sight()`` says what it shows, and ``poses`` turns that into places.
+A scene has no physics: an environment's ``render_state()`` says what it shows, and ``poses`` turns that into places.
 """
 
 from __future__ import annotations

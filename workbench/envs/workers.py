@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import cloudpickle
 
-from workbench.errors import WorkbenchError
+from workbench.errors import EnvironmentFailedError, WorkbenchError
 
 SECONDS_TO_LEAVE = 5.0
 SHOWN_OF_LOG = 4000  # characters of a dead worker's last words
@@ -31,11 +31,11 @@ SHOWN_OF_LOG = 4000  # characters of a dead worker's last words
 _BOOT = "from workbench.envs.workers import serve; serve({descriptor})"
 
 
-class WorkerError(WorkbenchError):
+class WorkerError(EnvironmentFailedError):
     """A worker process died, or what it ran raised an error; the message names the worker, its share and the cause."""
 
 
-class _Worker:
+class _WorkerProcess:
     """One process and the line to it."""
 
     def __init__(self, number: int, share: str, factory: bytes) -> None:
@@ -124,7 +124,7 @@ class WorkerPool:
                 "within the function, or use workers=0."
             ) from error
         self._shares = tuple(shares)
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
         self._finalizer = weakref.finalize(self, _end_all, self._workers)
         try:
             # All start at once, then each says that its object stands.
@@ -135,14 +135,20 @@ class WorkerPool:
             self.close()
             raise
 
-    def _start(self, number: int) -> _Worker:
-        return _Worker(number, self._shares[number], self._factories[number])
+    def _start(self, number: int) -> _WorkerProcess:
+        return _WorkerProcess(number, self._shares[number], self._factories[number])
 
     @property
     def pids(self) -> list[int]:
         """The processes' ids."""
         self._refuse_closed()
         return [worker.process.pid for worker in self._workers]
+
+    def kill(self, number: int) -> None:
+        """End a worker as a crash would, and return once its process is gone: what then happens can be tried."""
+        self._refuse_closed()
+        self._workers[number].process.kill()
+        self._workers[number].process.wait()
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """``object.method(*arguments[i])`` in every worker i; the values they return."""
@@ -166,7 +172,7 @@ class WorkerPool:
         self._finalizer()
 
     @staticmethod
-    def _replies(workers: Sequence[_Worker], messages: Sequence[Any] = ()) -> list[Any]:
+    def _replies(workers: Sequence[_WorkerProcess], messages: Sequence[Any] = ()) -> list[Any]:
         """What the workers reply to ``messages``, or to what they were sent before."""
         replies, failures = [], []
         try:
@@ -188,7 +194,7 @@ class WorkerPool:
         return replies
 
 
-def _end_all(workers: list[_Worker]) -> None:
+def _end_all(workers: list[_WorkerProcess]) -> None:
     while workers:
         workers.pop().end()
 
@@ -212,6 +218,8 @@ def serve(descriptor: int) -> None:
 def _attempt(action: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "value", action()
+    except EnvironmentFailedError:
+        return "error", traceback.format_exc()  # the traceback of its cause would not come through by itself
     except WorkbenchError as error:
         return "own error", error
     except Exception:

@@ -142,12 +142,13 @@ def _places(env: TeamEnv, step: TimeStep) -> list[EpisodeSnapshot | None]:
 
 
 def seen(env: TeamEnv) -> npt.NDArray[Any]:
-    """``env.sight()``, or an error with the remedy where there is nothing to see."""
-    sight = env.sight()
+    """``env.render_state()``, or an error with the remedy where there is nothing to see."""
+    sight = env.render_state()
     if sight is None:
         raise ValueError(
             f"{env!r} shows nothing that could be replayed. Make a PettingZoo environment with "
-            'render_mode="rgb_array"; give one of your own a sight() that returns pictures (n_envs, height, width, 3).'
+            'render_mode="rgb_array"; give one of your own a render_state() that returns pictures (n_envs, height, '
+            "width, 3)."
         )
     return sight
 

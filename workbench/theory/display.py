@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.theory.arguments import FloatArray
+from workbench.theory.validation import FloatArray
 
 if TYPE_CHECKING:
     from workbench.theory.games import TabularGame

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.theory.arguments import FloatArray
 from workbench.theory.evaluation import average_over_others, evaluate_checked
 from workbench.theory.games import Agent, TabularGame
 from workbench.theory.policies import Policies, PoliciesLike, check_floor, check_game, check_policies
+from workbench.theory.validation import FloatArray
 
 _SWEEPS = 1_000  # policy iteration takes a handful; no finite process takes more than its number of policies
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.theory.arguments import FloatArray
 from workbench.theory.games import Agent, TabularGame
 from workbench.theory.policies import Policies, PoliciesLike, check_policies
+from workbench.theory.validation import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

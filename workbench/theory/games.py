@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import unknown_name
-from workbench.theory.arguments import FloatArray, float_array, real_number, short
+from workbench.theory.validation import FloatArray, float_array, real_number, short
 
 Agent = SupportsIndex | str
 

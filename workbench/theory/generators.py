@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray, Seed, float_array, generator_of, integer_of, real_number, short
 from workbench.theory.games import TabularGame
 from workbench.theory.policies import check_concentration
+from workbench.theory.validation import FloatArray, Seed, float_array, generator_of, integer_of, real_number, short
 
 LARGEST = 20_000_000  # entries of a transition tensor that a generator will make: 160 MB
 

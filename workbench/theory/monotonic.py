@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray, generator_of, integer_of, short
 from workbench.theory.evaluation import Evaluation, average_over_others, evaluate_checked
 from workbench.theory.games import Agent, TabularGame
 from workbench.theory.penalised_step import best_penalised_step, normalise_logs
@@ -22,6 +21,7 @@ from workbench.theory.policies import (
     check_policies,
     raise_to_floor,
 )
+from workbench.theory.validation import FloatArray, generator_of, integer_of, short
 
 Orders = Sequence[Agent] | Sequence[Sequence[Agent]]
 _TIE = 64.0 * np.finfo(np.float64).eps  # of the largest |Q|: gains this close differ by rounding only

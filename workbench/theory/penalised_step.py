@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray
+from workbench.theory.validation import FloatArray
 
 _ROUNDING = 8.0 * np.finfo(np.float64).eps
 _SMALL = 1e-3  # below which k(u) is a series

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray, Seed, generator_of, real_number, short
 from workbench.theory.games import SUM_TOLERANCE, TabularGame
+from workbench.theory.validation import FloatArray, Seed, generator_of, real_number, short
 
 Policies = tuple[FloatArray, ...]
 PoliciesLike = Sequence[npt.ArrayLike]

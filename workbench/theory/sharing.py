@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray, real_number
 from workbench.theory.equilibrium import Optimum
 from workbench.theory.evaluation import evaluate_checked
 from workbench.theory.games import TabularGame
 from workbench.theory.policies import check_game, uniform_policies
+from workbench.theory.validation import FloatArray, real_number
 
 _MOST_COEFFICIENTS = 500  # of a polynomial; its subdivision takes matrices of that size squared
 _MOST_PIECES = 200_000  # of a simplex looked at before the bound is given as it stands

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from workbench.theory.arguments import FloatArray, float_array, real_number
 from workbench.theory.evaluation import Evaluation, evaluate_checked, evaluation_of, joint_policy
 from workbench.theory.games import Agent, TabularGame
 from workbench.theory.policies import PoliciesLike, check_policies
+from workbench.theory.validation import FloatArray, float_array, real_number
 
 
 def m_factor(

@@ -15,7 +15,7 @@ from workbench.envs.arguments import checked_actions
 from workbench.envs.base import Actions
 
 
-class Steering:
+class ActuatorControls:
     """Puts the actions of all agents together in the order of the model's actuators.
 
     action_spaces  {agent: Box within the control ranges of its actuators, float32}

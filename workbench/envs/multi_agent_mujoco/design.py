@@ -9,20 +9,22 @@ from typing import Any
 
 import mujoco
 
+import workbench.envs.multi_agent_mujoco.models as models
+import workbench.envs.multi_agent_mujoco.partitions as partitions
+import workbench.envs.multi_agent_mujoco.robotics as robotics
 from workbench.envs.arguments import positive_integer
-from workbench.envs.multi_agent_mujoco import models, partitions, robotics
-from workbench.envs.multi_agent_mujoco.engine import (
+from workbench.envs.multi_agent_mujoco.joint_graphs import BODY_FIELDS, Features, Graph
+from workbench.envs.multi_agent_mujoco.keywords import Keywords, validated
+from workbench.envs.multi_agent_mujoco.native import NativeEngine, native_forces_work
+from workbench.envs.multi_agent_mujoco.observations import derived_fields
+from workbench.envs.multi_agent_mujoco.physics import (
     CONTACT_FORCES,
     BatchEngine,
-    Engine,
+    PhysicsEngine,
     ThreadedEngine,
     usable_cpus,
     without_idle_features,
 )
-from workbench.envs.multi_agent_mujoco.graphs import BODY_FIELDS, Features, Graph
-from workbench.envs.multi_agent_mujoco.keywords import Keywords, validated
-from workbench.envs.multi_agent_mujoco.native import NativeEngine, native_forces_work
-from workbench.envs.multi_agent_mujoco.observations import derived_fields
 from workbench.envs.multi_agent_mujoco.robots import Robot
 from workbench.envs.multi_agent_mujoco.scenarios import LocalCategories, Scenario, scenario_named
 from workbench.envs.multi_agent_mujoco.starts import Starts
@@ -169,12 +171,12 @@ class Design:
                 raise unknown_name(f"category in {what}", category, dict.fromkeys(known))
         return tuple(given)
 
-    def starts(self, model: mujoco.MjModel, engine: Engine) -> Starts:
+    def starts(self, model: mujoco.MjModel, engine: PhysicsEngine) -> Starts:
         """The first states of episodes; they need no forces of contacts, which a reset leaves at 0."""
         fields = sorted(engine.fields)
         return Starts(self.robot(), BatchEngine(model, self.n_envs, engine.n_threads, engine.frame_skip, fields))
 
-    def engine(self, model: mujoco.MjModel, robot: Robot, features: Mapping[str, Features] | None) -> Engine:
+    def engine(self, model: mujoco.MjModel, robot: Robot, features: Mapping[str, Features] | None) -> PhysicsEngine:
         needed = sorted(robot.needed_fields | (derived_fields(features) if features else set()))
         kind: type[BatchEngine | ThreadedEngine | NativeEngine] = BatchEngine
         if CONTACT_FORCES in needed:

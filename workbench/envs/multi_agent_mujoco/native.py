@@ -1,16 +1,14 @@
 """The batch through MuJoCo's C interface, which can also compute the forces of contacts.
 
 Gymnasium calls ``mj_rnePostConstraint(model, data)`` after each step. ``mjb_apply`` calls a C function on every
-simulation, but hands it four arguments, not two. On x86-64 and AArch64 arguments travel in registers that belong to the
-caller, so a function may ignore the last two; C itself does not promise that. Hence ``native_forces_work()``: this
-engine is used on those processors only, and only after it has agreed with MuJoCo's Python interface bit for bit.
+simulation, an ``mjfBatchFunc``, compiled here. ``native_forces_work()``: this engine is used only after it has agreed
+with MuJoCo's Python interface bit for bit.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import platform
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +17,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES, BatchEngine, Floats, RowEngine, ThreadedEngine
+from workbench.envs.multi_agent_mujoco.physics import CONTACT_FORCES, BatchEngine, Floats, RowEngine, ThreadedEngine
 
-_PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 
@@ -33,6 +30,7 @@ class _Config(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "mj_rnePostConstraint": (None, (_POINTER, _POINTER)),
     "mjb_makeBatch": (_POINTER, (_POINTER, _INT, ctypes.POINTER(_Config), ctypes.c_char_p, _INT)),
     "mjb_deleteBatch": (None, (_POINTER,)),
     "mjb_nstate": (_INT, (_POINTER,)),
@@ -61,6 +59,21 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@functools.cache
+def _forces_callback() -> Any:
+    """``void (const mjModel*, mjData*, int sim, void* arg)``, an ``mjfBatchFunc`` that adds the forces of contacts."""
+    import numba  # half a second that robots without contact forces do not owe
+
+    add_forces = _library().mj_rnePostConstraint  # numba calls it at its address
+    pointer = numba.types.voidptr
+
+    @numba.cfunc(numba.types.void(pointer, pointer, numba.types.intc, pointer))
+    def callback(model: Any, data: Any, sim: Any, arg: Any) -> None:
+        add_forces(model, data)
+
+    return callback
 
 
 class _Handle:
@@ -93,7 +106,7 @@ class NativeEngine(RowEngine):
         if not batch:
             raise RuntimeError(f"MuJoCo cannot simulate {n_envs} copies: {message.value.decode()}")
         self._batch = _Handle(library, batch)
-        self._add_forces = ctypes.cast(library.mj_rnePostConstraint, _POINTER)
+        self._add_forces = _POINTER(_forces_callback().address)
         self._adopt(self._batch.array(library.mjb_state(batch), (n_envs, library.mjb_nstate(batch))))
         template = mujoco.MjData(model)
         self.fields = {name: self._bind(name, getattr(template, name).shape) for name in fields}
@@ -142,12 +155,10 @@ _FALLING_ROD = """
 
 @functools.cache
 def native_forces_work() -> bool:
-    """Whether ``NativeEngine`` may be used here: a known processor, and the same bits as ``ThreadedEngine``."""
-    if platform.machine().lower() not in _PROCESSORS:
-        return False
+    """Whether ``NativeEngine`` may be used here: it gives the same bits as ``ThreadedEngine``."""
     try:
-        _library()
-    except (OSError, AttributeError):
+        _forces_callback()
+    except (OSError, AttributeError, ImportError):
         return False
     return _agree(mujoco.MjModel.from_xml_string(_FALLING_ROD))
 

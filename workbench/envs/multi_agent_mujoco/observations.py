@@ -12,8 +12,8 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 
 from workbench.envs.base import Final
-from workbench.envs.multi_agent_mujoco.engine import ALL, Engine, Floats, Rows, derived_size
-from workbench.envs.multi_agent_mujoco.graphs import Features
+from workbench.envs.multi_agent_mujoco.joint_graphs import Features
+from workbench.envs.multi_agent_mujoco.physics import ALL, Floats, PhysicsEngine, Rows, derived_size
 
 Values = npt.NDArray[np.float32] | Floats
 Views = tuple[dict[str, Values], Values]
@@ -57,7 +57,7 @@ class Observer(ABC):
         self.state_space = Box(-np.inf, np.inf, (state_size,), dtype)
         self._blocks = {size: [agent for agent in sizes if sizes[agent] == size] for size in sizes.values()}
 
-    def gather(self, engine: Engine, envs: Rows = ALL) -> Floats:
+    def gather(self, engine: PhysicsEngine, envs: Rows = ALL) -> Floats:
         """``Readings.measured`` of ``envs``."""
         return engine.motion[envs, :0]
 
@@ -143,7 +143,7 @@ class NearbyJoints(Observer):
             if any(np.isfinite((feature.low, feature.high)).any() for feature in observed)
         }
 
-    def gather(self, engine: Engine, envs: Rows = ALL) -> Floats:
+    def gather(self, engine: PhysicsEngine, envs: Rows = ALL) -> Floats:
         motion = engine.motion[envs]
         derived = [engine.fields[name][envs].reshape(len(motion), -1) for name in self._derived]
         return np.concatenate([motion, *derived], axis=1)

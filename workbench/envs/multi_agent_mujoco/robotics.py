@@ -13,8 +13,8 @@ from typing import Any, TypeGuard
 import mujoco
 import numpy as np
 
-from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES
-from workbench.envs.multi_agent_mujoco.graphs import Feature, Features, Graph, Node
+from workbench.envs.multi_agent_mujoco.joint_graphs import Feature, Features, Graph, Node
+from workbench.envs.multi_agent_mujoco.physics import CONTACT_FORCES
 
 _FIELDS = ("qpos", "qvel", "qfrc_actuator", "cinert", "cvel", CONTACT_FORCES)
 _HUGE = 1e30

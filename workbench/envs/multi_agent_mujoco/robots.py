@@ -16,8 +16,8 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.multi_agent_mujoco.engine import ALL, CONTACT_FORCES, Engine, Floats, Rows
 from workbench.envs.multi_agent_mujoco.keywords import Keywords
+from workbench.envs.multi_agent_mujoco.physics import ALL, CONTACT_FORCES, Floats, PhysicsEngine, Rows
 from workbench.errors import unknown_name
 
 Bools = npt.NDArray[np.bool_]
@@ -79,7 +79,7 @@ class Robot(ABC):
         """The derived ``MjData`` fields that observation and reward read."""
         return {field for field, _, _ in self.observed} | ({CONTACT_FORCES} if self.contact_priced else set())
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: PhysicsEngine) -> None:
         """Read from ``engine`` from now on."""
         self.engine = engine
         self.model: mujoco.MjModel = engine.model
@@ -132,7 +132,7 @@ class Robot(ABC):
         return motion
 
     @abstractmethod
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
         """Reward (n_envs,), terminated (n_envs,) and the reward's terms, from the place before and the look after."""
 
     def _never(self) -> Bools:
@@ -155,7 +155,7 @@ class Runner(Robot):
         """(n_envs,), or None where contacts have no price."""
         return None
 
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
         velocity = (after.place - before) / self.dt
         income = velocity[:, 0] * self.options.get("forward_reward_weight", 1.0)
         costs = self.control_cost(actions)
@@ -234,7 +234,7 @@ class Ant(Runner):
     def needed_fields(self) -> set[str]:
         return super().needed_fields | {"xpos"}
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: PhysicsEngine) -> None:
         super().attach(engine)
         body = self.options.get("main_body", "torso")
         bodies = {self.model.body(i).name: i for i in range(self.model.nbody)}
@@ -298,7 +298,7 @@ class Humanoid(_Humanlike, Runner):
     def needed_fields(self) -> set[str]:
         return super().needed_fields | {"xipos"}
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: PhysicsEngine) -> None:
         super().attach(engine)
         self._mass = self.model.body_mass.copy()
         self._total_mass = self._mass.sum()
@@ -325,7 +325,7 @@ class HumanoidStandup(_Humanlike):
 
     contact_priced = True
 
-    def judge(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
         rise = after.motion[:, 2] / self.model.opt.timestep
         control_cost = self.control_cost(actions)
         impact_cost = self._priced_contacts(

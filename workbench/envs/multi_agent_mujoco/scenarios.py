@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import mujoco
 
-from workbench.envs.multi_agent_mujoco import graphs, models, robots
-from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES
+import workbench.envs.multi_agent_mujoco.joint_graphs as graphs
+import workbench.envs.multi_agent_mujoco.models as models
+import workbench.envs.multi_agent_mujoco.robots as robots
+from workbench.envs.multi_agent_mujoco.physics import CONTACT_FORCES
 from workbench.errors import unknown_name
 
 LocalCategories = tuple[tuple[str, ...], ...]

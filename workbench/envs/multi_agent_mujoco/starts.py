@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.multi_agent_mujoco import generators
-from workbench.envs.multi_agent_mujoco.engine import BatchEngine
+import workbench.envs.multi_agent_mujoco.random_states as random_states
+from workbench.envs.multi_agent_mujoco.physics import BatchEngine
 from workbench.envs.multi_agent_mujoco.robots import Robot
 
 Envs = npt.NDArray[np.intp]
@@ -30,7 +30,7 @@ class Starts:
 
     def seed(self, seed: int | None) -> None:
         """Begin with Gymnasium's generators for ``seed + i``."""
-        self._generators = generators.seeded(seed, self.engine.n_envs)
+        self._generators = random_states.seeded(seed, self.engine.n_envs)
         self._before = [generator.bit_generator.state for generator in self._generators]
         self._ready[:] = False
 
@@ -50,12 +50,12 @@ class Starts:
 
     def packed(self) -> npt.NDArray[np.uint64]:
         """(n_envs, 6), the generators as they were before the starts that nobody has taken yet."""
-        return generators.packed(
+        return random_states.packed(
             before if ready else generator.bit_generator.state
             for before, ready, generator in zip(self._before, self._ready, self._generators, strict=True)
         )
 
     def unpack(self, words: npt.NDArray[np.uint64]) -> None:
         """Go on from generators that were ``packed``."""
-        generators.unpack(words, self._generators)
+        random_states.unpack(words, self._generators)
         self._ready[:] = False

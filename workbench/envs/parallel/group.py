@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.parallel.one_copy import Copy, Layout, Look, Options, Outcome
+from workbench.envs.parallel.interface import asking
+from workbench.envs.parallel.one_copy import Copy, CopyView, Layout, Options, StepOutcome
 from workbench.envs.parallel.plain_values import Arrays
 from workbench.envs.parallel.spaces import IncompatibleEnvironmentError, Mask, Vector
 
@@ -55,9 +56,11 @@ class Group:
             self.close()
             raise
         self.layout: Layout = self.copies[0].layout
+        self.expect_masks(self.layout.masked.union(*(copy.masked for copy in self.copies)))
 
     def _copy(self, make_env: MakeEnv, options: Options, index: int) -> Copy:
-        env = make_env()
+        with asking("maker, the function given,"):
+            env = make_env()
         if any(env is other for other in self._made):
             raise IncompatibleEnvironmentError(
                 "make_parallel_env returned the same environment twice; it must make a new one at every call."
@@ -79,14 +82,19 @@ class Group:
             raise
 
     def get_layout(self) -> Layout:
-        return self.layout
+        return replace(self.layout, masked=self.copies[0].masked)
+
+    def expect_masks(self, agents: frozenset[str]) -> None:
+        """Those of ``agents`` may be limited in some copy, so that all have masks."""
+        for copy in self.copies:
+            copy.masked = agents
 
     def reset(self, seeds: Sequence[int | None]) -> Rows:
         for index, copy, seed in zip(self.indices, self.copies, seeds, strict=True):
             with self._naming(index):
-                copy.last_sight = None
+                copy.last_picture = None
                 copy.reset(seed)
-        nothing = Outcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
+        nothing = StepOutcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
         return self._rows([nothing] * len(self.copies), [])
 
     def step(self, actions: Mapping[str, npt.NDArray[Any]]) -> Rows:
@@ -97,12 +105,12 @@ class Group:
                 outcome = copy.step({agent: joint[row] for agent, joint in actions.items()})
                 if outcome.terminated or outcome.truncated:
                     finals.append(copy.look)
-                    copy.keep_sight()
+                    copy.keep_picture()
                     copy.reset()
             outcomes.append(outcome)
         return self._rows(outcomes, finals)
 
-    def _rows(self, outcomes: Sequence[Outcome], finals: Sequence[Look]) -> Rows:
+    def _rows(self, outcomes: Sequence[StepOutcome], finals: Sequence[CopyView]) -> Rows:
         looks = [copy.look for copy in self.copies]
         agents, spaces = self.layout.agents, self.layout.observation_spaces
         last = {agent: [look.observations[agent] for look in finals] for agent in agents}
@@ -112,7 +120,7 @@ class Group:
             masks={
                 agent: np.stack([look.masks[agent] for look in looks])
                 for agent in agents
-                if agent in self.layout.masked
+                if agent in self.copies[0].masked
             },
             active=np.stack([look.active for look in looks]),
             rewards=np.stack([outcome.rewards for outcome in outcomes]),
@@ -123,12 +131,12 @@ class Group:
             final_state=_stacked([look.state for look in finals], self.layout.state_space.shape),
         )
 
-    def sight(self) -> npt.NDArray[np.uint8] | None:
+    def render_state(self) -> npt.NDArray[np.uint8] | None:
         """Every copy's picture, or None where they make none."""
         pictures = []
         for index, copy in zip(self.indices, self.copies, strict=True):
             with self._naming(index):
-                pictures.append(copy.sight())
+                pictures.append(copy.picture())
         return None if any(picture is None for picture in pictures) else np.stack(pictures)  # type: ignore[arg-type]
 
     def snapshot(self) -> Arrays:
@@ -143,7 +151,7 @@ class Group:
         for index, copy in zip(self.indices, self.copies, strict=True):
             start = f"{index}/"
             with self._naming(index):
-                copy.last_sight = None
+                copy.last_picture = None
                 copy.restore({name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)})
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ def state_columns(model: mujoco.MjModel, component: mujoco.mjtState) -> slice:
     return slice(start, start + mujoco.mj_stateSize(model, int(component)))
 
 
-class Engine(ABC):
+class PhysicsEngine(ABC):
     """``n_envs`` simulations.
 
     motion   (n_envs, nq + nv) float64, live: positions, then velocities; ``qpos`` and ``qvel`` are its two halves
@@ -101,7 +101,7 @@ class Engine(ABC):
         """Give Python threads back. Safe to call twice."""
 
 
-class RowEngine(Engine):
+class RowEngine(PhysicsEngine):
     """Engines whose live arrays are columns of one array of states, ``state`` (n_envs, size)."""
 
     state: Floats
@@ -147,7 +147,7 @@ class BatchEngine(RowEngine):
         self._batch.forward(envs)
 
 
-class ThreadedEngine(Engine):
+class ThreadedEngine(PhysicsEngine):
     """One ``MjData`` for each simulation; MuJoCo releases Python's lock while it steps one."""
 
     def __init__(

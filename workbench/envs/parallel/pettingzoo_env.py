@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ class PettingZooTeamEnv(TeamEnv):
     state              what the critic sees: "auto" is ``env.state()`` where there is one, else all agents' observations
                        end to end; "observations" is always the latter
     clip_actions       whether continuous actions are clipped to their space's bounds before the environment sees them
+    max_episode_steps  an episode is truncated after so many steps, where the environment has not ended it; None: never
     workers            0: all copies in this process. k: shared out among k processes, for environments so slow that a
                        message there and back (some 0.1 ms) costs less than a step
     snapshot, restore  ``snapshot(env)`` returns all that determines one environment's future, its generators included,
@@ -41,11 +43,14 @@ class PettingZooTeamEnv(TeamEnv):
     **Observations** of any fixed-length space are flattened to float32 vectors, discrete ones to one-hot. **Actions**
     are ``Box``, ``Discrete`` from 0, or ``MultiDiscrete``, whatever shape and start the environment's own have
     (``MultiBinary`` becomes a ``MultiDiscrete`` of twos). **Action masks** are taken from observations of the form
-    {"observation", "action_mask"} or from infos["action_mask"]; several components' masks lie end to end.
+    {"observation", "action_mask"} or from infos["action_mask"]; several components' masks lie end to end. An agent
+    whose mask allows nothing has no choice now, as those who wait for their turn: it is not ``active``, and what it is
+    said to do counts for nothing. **Games of turns** (AEC) are converted by PettingZoo's own means.
 
-    **Agents who leave early** are marked in ``TimeStep.active``, see zeros, and their actions go nowhere, until the
-    others are done too. An episode is *truncated* if any of those who acted in its last step was truncated and not
-    terminated: they would have gone on. Otherwise it is *terminated*.
+    **Agents who leave early** are not ``active``, see zeros, and their actions go nowhere, until the others are done
+    too, or until they are back in ``env.agents``; likewise those who join late. An episode is *truncated* if any of
+    those who acted in its last step was truncated and not terminated: they would have gone on. Otherwise it is
+    *terminated*.
 
     ``info`` has each agent's own reward, as "reward/NAME", where they are joined by "sum" or "mean".
 
@@ -62,6 +67,7 @@ class PettingZooTeamEnv(TeamEnv):
         reward: str | None = None,
         state: str = "auto",
         clip_actions: bool = True,
+        max_episode_steps: int | None = None,
         workers: int = 0,
         snapshot: Callable[[Any], Any] | None = None,
         restore: Callable[[Any, Any], None] | None = None,
@@ -83,7 +89,9 @@ class PettingZooTeamEnv(TeamEnv):
                 f"workers is {workers}, more than the {self.n_envs} environments; use {self.n_envs} at most."
             )
         self._make_env, self._workers = make_parallel_env, int(workers)
-        self._options = Options(reward, state, bool(clip_actions), snapshot, restore)
+        if max_episode_steps is not None:
+            max_episode_steps = positive_integer("max_episode_steps", max_episode_steps)
+        self._options = Options(reward, state, bool(clip_actions), max_episode_steps, snapshot, restore)
         self._shares = np.array_split(np.arange(self.n_envs), max(1, self._workers))
         self._pool = self._make_pool()
         self._playing = False  # whether every copy is in an episode that step() may go on with
@@ -110,15 +118,24 @@ class PettingZooTeamEnv(TeamEnv):
     def _common_layout(self) -> Layout:
         first, *others = self._pool.call("get_layout", [()] * len(self._shares))
         if any(other != first for other in others):
-            raise IncompatibleEnvironmentError("the copies differ in agents or spaces; make all copies alike.")
-        layout: Layout = first
+            raise IncompatibleEnvironmentError(
+                "the copies differ in agents or spaces; make all copies alike, and list agents in your own order, "
+                "since that of a set differs between processes."
+            )
+        layout: Layout = replace(first, masked=first.masked.union(*(other.masked for other in others)))
         return layout
+
+    def _revive(self) -> None:
+        """Start dead workers anew, and let all know who may be limited in any copy."""
+        self._pool.revive()
+        if len(self._shares) > 1:
+            self._pool.call("expect_masks", [(self._layout.masked,)] * len(self._shares))
 
     # ---- episodes ----
 
     def reset(self, seed: int | None = None) -> TimeStep:
         seeds: list[Any] = [None] * self.n_envs if seed is None else environment_seeds(seed, self.n_envs)
-        self._pool.revive()
+        self._revive()
         parts = self._pool.call("reset", [(seeds[share[0] : share[-1] + 1],) for share in self._shares])
         self._playing = True
         return self._time_step(concatenated(parts))
@@ -177,12 +194,12 @@ class PettingZooTeamEnv(TeamEnv):
             arrays |= {f"{copy}/{name.partition('/')[2]}": array for name, array in _of(snapshot, [env]).items()}
         return arrays
 
-    def sight(self) -> Any:
+    def render_state(self) -> Any:
         """(n_envs, height, width, 3) uint8, the environments' own pictures; None where their render mode is another.
 
         Of episodes that just ended, the last picture, from the second call on: nothing is drawn before somebody looks.
         """
-        parts = self._pool.call("sight", [()] * len(self._shares))
+        parts = self._pool.call("render_state", [()] * len(self._shares))
         return None if any(part is None for part in parts) else np.concatenate(parts)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -190,7 +207,7 @@ class PettingZooTeamEnv(TeamEnv):
         checked_snapshot(snapshot)
         if missing := [i for i in range(self.n_envs) if f"{i}/structure" not in snapshot]:
             raise ValueError(f"the snapshot has nothing of environment {missing[0]}; it is of another environment.")
-        self._pool.revive()
+        self._revive()
         self._playing = False
         self._pool.call("restore", [(_of(snapshot, share),) for share in self._shares])
         self._playing = True
@@ -205,6 +222,12 @@ class PettingZooTeamEnv(TeamEnv):
 
     def remake(self, n_envs: int) -> PettingZooTeamEnv:
         return PettingZooTeamEnv(self._make_env, n_envs, workers=min(self._workers, n_envs), **vars(self._options))
+
+    def kill_worker(self, worker: int) -> None:
+        """End the process of worker 0, 1 … as a crash would, and wait until it is gone: the next step then says so."""
+        if worker not in range(self._workers) or not isinstance(self._pool, WorkerPool):
+            raise ValueError(f"worker is {worker!r}; expected the number of one of the {self._workers} workers.")
+        self._pool.kill(worker)
 
     def close(self) -> None:
         self._playing = False

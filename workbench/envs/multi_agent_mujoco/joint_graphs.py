@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import mujoco
 
-from workbench.envs.multi_agent_mujoco.engine import CONTACT_FORCES
+from workbench.envs.multi_agent_mujoco.physics import CONTACT_FORCES
 
 BODY_FIELDS = ("cinert", "cvel", CONTACT_FORCES)
 Categories = Sequence[str]

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from workbench.envs.arguments import checked_snapshot, chosen_envs
 from workbench.envs.base import Actions, BoolArray, Snapshot, TeamEnv, TimeStep
-from workbench.envs.multi_agent_mujoco.actions import Steering
+from workbench.envs.multi_agent_mujoco.actions import ActuatorControls
 from workbench.envs.multi_agent_mujoco.design import Design, Factorization
-from workbench.envs.multi_agent_mujoco.engine import Floats
 from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, Readings, WholeState
 from workbench.envs.multi_agent_mujoco.partitions import OwnedActuator, owned_actuator
-from workbench.envs.multi_agent_mujoco.scene import MujocoScene
+from workbench.envs.multi_agent_mujoco.physics import Floats
+from workbench.envs.multi_agent_mujoco.robot_scene import MujocoScene
 
 
 class MujocoTeamEnv(TeamEnv):
@@ -110,14 +110,14 @@ class MujocoTeamEnv(TeamEnv):
         self.engine = design.engine(self.model, self.robot, features)
         self.robot.attach(self.engine)
         self._starts = design.starts(self.model, self.engine)
-        self._steering = Steering(self.model, self._shares, self.n_envs)
+        self._actuator_controls = ActuatorControls(self.model, self._shares, self.n_envs)
         state_size = self.robot.observation_size
         self._observer: Observer = (
             WholeState(self.agents, state_size, design.standardized)
             if features is None
             else NearbyJoints(features, self.model, state_size, design.standardized)
         )
-        self.action_spaces = self._steering.action_spaces
+        self.action_spaces = self._actuator_controls.action_spaces
         self.observation_spaces = self._observer.observation_spaces
         self.state_space = self._observer.state_space
         self._elapsed = np.zeros(self.n_envs, np.int64)
@@ -154,13 +154,13 @@ class MujocoTeamEnv(TeamEnv):
         return Readings(look.observation, self._observer.gather(starts, envs))
 
     def step(self, actions: Actions) -> TimeStep:
-        joint_action = self._steering(actions)
+        joint_action = self._actuator_controls(actions)
         if not self._ready:
             raise RuntimeError("step() on an environment that was closed or never reset: call reset() first.")
         self.engine.ctrl[:] = joint_action
         self.engine.step()
         look = self.robot.look()
-        reward, terminated, terms = self.robot.judge(joint_action, self._place, look)
+        reward, terminated, terms = self.robot.reward_and_termination(joint_action, self._place, look)
         self._place, self._reached = look.place, look.motion
         truncated = self._count_step(terminated)
         readings = Readings(look.observation, self._observer.gather(self.engine))
@@ -217,9 +217,9 @@ class MujocoTeamEnv(TeamEnv):
 
     def controls(self, actions: Actions) -> npt.NDArray[Any]:
         """(n_envs, n_actuators), the controls that a joint action stands for; raises as ``step`` does."""
-        return self._steering(actions)
+        return self._actuator_controls(actions)
 
-    def sight(self) -> Floats:
+    def render_state(self) -> Floats:
         """(n_envs, nq) float64, generalised positions; of episodes that just ended, those in which they ended."""
         return self._reached[:, : self.model.nq]
 
