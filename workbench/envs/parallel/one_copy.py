@@ -23,6 +23,7 @@ from workbench.envs.parallel.spaces import (
     Mask,
     ObservationCoder,
     Vector,
+    one_hot_part,
 )
 from workbench.errors import NonFiniteError, SnapshotUnsupported
 
@@ -51,6 +52,8 @@ class Layout:
     state_space: spaces.Box
     can_snapshot: bool
     masked: frozenset[str] = field(compare=False)
+    one_hot: Mapping[str, Mask] = field(compare=False)
+    one_hot_state: Mask | None = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class Copy:
             np.concatenate([space.low for space in observed.values()]),
             np.concatenate([space.high for space in observed.values()]),
         )
+        one_hot = {name: one_hot_part(coder.inner) for name, coder in self._observations.items()}
         return Layout(
             agents=tuple(observed),
             observation_spaces=observed,
@@ -126,6 +130,8 @@ class Copy:
             state_space=together if self._state_space is None else self._state_space,
             can_snapshot=self.options.snapshot is not None or _copies_itself(self.given),
             masked=self.masked,
+            one_hot=one_hot,
+            one_hot_state=np.concatenate(list(one_hot.values())) if self._state_space is None else None,
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from workbench.envs.arguments import checked_actions, checked_snapshot, environm
 from workbench.envs.base import Actions, Final, Snapshot, TeamEnv, TimeStep
 from workbench.envs.parallel.group import Group, MakeEnv, Rows, concatenated
 from workbench.envs.parallel.one_copy import Layout, Options
-from workbench.envs.parallel.spaces import IncompatibleEnvironmentError
+from workbench.envs.parallel.spaces import IncompatibleEnvironmentError, Mask
 from workbench.envs.workers import WorkerPool
 from workbench.errors import SnapshotUnsupported, unknown_name
 
@@ -170,6 +170,14 @@ class PettingZooTeamEnv(TeamEnv):
             active=dict(zip(self.agents, rows.active.T.copy(), strict=True)),
             info=own_rewards if self._options.reward else {},
         )
+
+    @property
+    def one_hot_features(self) -> Mapping[str, Mask]:
+        return self._layout.one_hot
+
+    @property
+    def one_hot_state(self) -> Mask | None:
+        return self._layout.one_hot_state
 
     # ---- copies ----
 

@@ -148,6 +148,15 @@ def _encoder(space: AnySpace) -> Encoder:
     return lambda value: _flattened(space, value)
 
 
+def one_hot_part(space: AnySpace) -> Mask:
+    """Which features of a flattened ``space`` say that something is so or not, rather than how much: (n,) bool."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return np.concatenate([one_hot_part(part) for part in parts])
+    coded = isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+    return np.full(spaces.flatdim(space), coded)
+
+
 def _part(encode: Encoder, value: Any, key: Any) -> npt.NDArray[Any]:
     try:
         return encode(value)
