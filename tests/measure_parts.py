@@ -20,9 +20,9 @@ import torch
 from measure_scaling import SIZES, phases
 
 import workbench as wb
-from workbench import rollout
 from workbench.envs.multi_agent_mujoco.observations import Readings
-from workbench.state import threads
+from workbench.learning import rollout
+from workbench.learning.state import threads
 
 TASKS = ("Ant 4x2", "Walker2d 6x1", "HalfCheetah 2x3")
 

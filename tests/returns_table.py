@@ -31,7 +31,7 @@ from scipy import stats
 
 import workbench as wb
 from workbench.envs.base import TeamEnv
-from workbench.recipes import METHODS, make_trainer
+from workbench.running.methods import METHODS, make_trainer
 
 EPISODES = 32
 LAST = 10  # iterations whose return in training is told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workbench.advantages import gae, standardize
+from workbench.learning.advantages import gae, standardize
 
 GAMMA, LAMBDA = 0.9, 0.8
 

@@ -19,39 +19,10 @@ LAYERS = (
     "theory",  # NumPy only, in float64
     "randomness",
     "envs",
-    "distributions",
-    "kernels",
-    "graphs",
     "networks",
-    "products",
-    "passes",
-    "recurrent",
-    "surrogate",
-    "trust_region",
-    "team",
-    "critic",
-    "rollout",
-    "advantages",
-    "settings",
-    "orders",
-    "updates",
-    "events",
-    "history",
-    "state",
-    "sequence",
-    "phases",
-    "evaluation",
+    "learning",
     "episodes",
-    "checkpoint",
-    "resume",
-    "interrupt",
-    "run",
-    "past",
-    "trainer",
-    "export",
-    "reference",
-    "recipes",
-    "experiments",
+    "running",
     "statistics",
     "sweeps",
     "commands",
@@ -61,7 +32,7 @@ LAYERS = (
 )
 
 # The exceptions: methods of these show themselves, and import the view within the method, when called.
-SHOW_THEMSELVES = {"trainer": "replay() and replay_rollout()", "sweeps": "figure()"}
+SHOW_THEMSELVES = {"running": "replay() and replay_rollout()", "sweeps": "figure()"}
 
 # Third-party packages that only these modules import; all others are free, except for theory.
 CONFINED = {
@@ -174,14 +145,14 @@ def test_modules_import_only_what_is_above_them() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "broken"),
     [
-        ("envs/new.py", "from workbench.trainer import Trainer", True),
-        ("envs/new.py", "from .. import trainer", True),
-        ("envs/new.py", "def late():\n    from workbench import trainer", True),
+        ("envs/new.py", "from workbench.running.trainer import Trainer", True),
+        ("envs/new.py", "from .. import running", True),
+        ("envs/new.py", "def late():\n    from workbench import running", True),
         ("envs/new.py", "import workbench.errors\nfrom .base import TeamEnv\nfrom workbench import theory", False),
-        ("trainer.py", "def replay(self):\n    from workbench.jupyter import replay", False),
-        ("trainer.py", "from workbench.jupyter import replay", True),
-        ("checkpoint.py", "import workbench", True),
-        ("checkpoint.py", "from workbench import __version__", False),
+        ("running/trainer.py", "def replay(self):\n    from workbench.jupyter import replay", False),
+        ("running/trainer.py", "from workbench.jupyter import replay", True),
+        ("running/checkpoint.py", "import workbench", True),
+        ("running/checkpoint.py", "from workbench import __version__", False),
     ],
 )
 def test_the_direction_test_bites(path: str, source: str, broken: bool) -> None:

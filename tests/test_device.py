@@ -15,9 +15,9 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench import critic, updates
+from workbench.learning import critic, updates
 from workbench.networks import cuda_graphs, kernels
-from workbench.recipes import METHODS
+from workbench.running.methods import METHODS
 
 CLOSE = 1e-8  # in double precision, after two iterations
 AFTER_CG = 1e-6  # conjugate gradients magnify the last bits

@@ -16,7 +16,7 @@ import yaml
 from mutants import MUTANTS
 
 import workbench as wb
-from workbench import recipes
+from workbench.running import methods as recipes
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

@@ -8,7 +8,7 @@ from seen_team import SMALL, SeenTeam, game_trainer, hoppers
 
 import workbench as wb
 from workbench.episodes import RunPlayer, play
-from workbench.state import actor_of
+from workbench.learning.state import actor_of
 
 
 def test_an_episode_is_what_evaluation_plays_and_its_end_is_seen():

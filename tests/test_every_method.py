@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import workbench as wb
-from workbench.recipes import METHODS
+from workbench.running.methods import METHODS
 
 SMALL = {"n_steps": 6, "hidden_sizes": (16,), "threads": 1}
 ENDS = 2  # iterations

@@ -14,7 +14,7 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.errors import CheckpointError
-from workbench.state import actor_of
+from workbench.learning.state import actor_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16, 12)}
 

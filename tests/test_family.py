@@ -12,9 +12,9 @@ from gymnasium import spaces
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.recipes import METHODS
-from workbench.sequence import unit_batch
-from workbench.settings import Settings
+from workbench.learning.agent_turn import unit_batch
+from workbench.learning.settings import Settings
+from workbench.running.methods import METHODS
 
 CLIPPED = {"clipped_fraction", "joint_clipped_fraction"}
 SMALL = {"n_steps": 12, "hidden_sizes": (16,)}

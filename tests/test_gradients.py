@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from workbench import critic, fitting, updates
-from workbench.critic import ValueGradient, value_loss
+from workbench.learning import critic, fitting, updates
+from workbench.learning.critic import ValueGradient, value_loss
+from workbench.learning.settings import ClippedSettings
+from workbench.learning.surrogate import ratio
+from workbench.learning.team import Policy
+from workbench.learning.updates import Surrogate, SurrogateGradient, UnitBatch, UpdateContext
 from workbench.networks import gradients, kernels
 from workbench.networks.distributions import Gaussian
 from workbench.networks.gradients import (
@@ -28,10 +32,6 @@ from workbench.networks.gradients import (
     worker_threads,
 )
 from workbench.networks.mlp import ACTIVATIONS, LAYER_NORMS, Mlp, ParameterVector
-from workbench.settings import ClippedSettings
-from workbench.surrogate import ratio
-from workbench.team import Policy
-from workbench.updates import Surrogate, SurrogateGradient, UnitBatch, UpdateContext
 
 BATCH = 4 * BLOCK + 77
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}

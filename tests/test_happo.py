@@ -10,9 +10,9 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.phases import unit_batch
-from workbench.surrogate import clipped_surrogate, ratio, telescoping_gap
-from workbench.updates import UnitBatch, minibatches
+from workbench.learning.phases import unit_batch
+from workbench.learning.surrogate import clipped_surrogate, ratio, telescoping_gap
+from workbench.learning.updates import UnitBatch, minibatches
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16, 16)}
 PLAIN = {"max_grad_norm": 1e9, "n_minibatches": 1, "team_target_kl": None}

@@ -11,7 +11,7 @@ import torch
 
 import workbench as wb
 from workbench import theory
-from workbench.surrogate import clipped_surrogate
+from workbench.learning.surrogate import clipped_surrogate
 
 ORDERS = list(itertools.permutations(range(3)))
 

@@ -11,12 +11,18 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.advantages import gae, td_errors, trace_correction
-from workbench.recipes import METHODS
-from workbench.sequence import scores, unit_batch
-from workbench.settings import ClippedSettings
-from workbench.surrogate import clamp_ratio, clipped_surrogate, doubly_clipped_surrogate, ratio, ratio_diagnostics
-from workbench.trust_region import share_kl
+from workbench.learning.advantages import gae, td_errors, trace_correction
+from workbench.learning.agent_turn import scores, unit_batch
+from workbench.learning.settings import ClippedSettings
+from workbench.learning.surrogate import (
+    clamp_ratio,
+    clipped_surrogate,
+    doubly_clipped_surrogate,
+    ratio,
+    ratio_diagnostics,
+)
+from workbench.learning.trust_region import share_kl
+from workbench.running.methods import METHODS
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16,)}
 WIDE = {**SMALL, "lr": 3e-3}

@@ -10,8 +10,8 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.orders import RULES, OrderContext, adaptive, rule_for
-from workbench.sequence import next_m_factor, scores, unit_batch
+from workbench.learning.agent_turn import next_m_factor, scores, unit_batch
+from workbench.learning.orders import RULES, OrderContext, adaptive, rule_for
 
 SMALL = {"n_steps": 12, "hidden_sizes": (8,)}
 

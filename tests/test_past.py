@@ -13,8 +13,8 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.history import Log
-from workbench.settings import Settings
+from workbench.learning.history import Log
+from workbench.learning.settings import Settings
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
 

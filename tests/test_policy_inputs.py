@@ -13,8 +13,8 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.policy_inputs import LIMIT, FeatureStatistics, Moments, Transform
-from workbench.recipes import METHODS
+from workbench.learning.policy_inputs import LIMIT, FeatureStatistics, Moments, Transform
+from workbench.running.methods import METHODS
 
 SMALL = {"n_steps": 10, "hidden_sizes": (8,), "threads": 1}
 

@@ -10,12 +10,12 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.envs.base import Final, TeamEnv, TimeStep
+from workbench.learning.agent_turn import unit_batch
+from workbench.learning.phases import _values
+from workbench.learning.trust_region import fisher_vector_product
 from workbench.networks.distributions import Categorical, Gaussian
 from workbench.networks.gradients import linearize
 from workbench.networks.gru import Gru, Sequences
-from workbench.phases import _values
-from workbench.sequence import unit_batch
-from workbench.trust_region import fisher_vector_product
 
 SMALL = {"n_steps": 12, "hidden_sizes": (8,), "recurrent": True, "sequence_length": 4, "dtype": "float64"}
 

@@ -13,7 +13,7 @@ from workbench.envs.contract import ContractError
 from workbench.envs.sampled_game import SampledGame
 from workbench.episodes import RunPlayer, play
 from workbench.errors import SnapshotUnsupported
-from workbench.state import actor_of, critic_inputs_of
+from workbench.learning.state import actor_of, critic_inputs_of
 
 # ---- start here ----
 

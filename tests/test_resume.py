@@ -22,11 +22,11 @@ from point_team import PointTeam
 from training_process import train
 
 import workbench as wb
-import workbench.trainer as trainer_module
-from workbench import checkpoint
+import workbench.running.trainer as trainer_module
 from workbench.errors import CheckpointError
-from workbench.interrupt import PhaseBoundaryInterrupt
-from workbench.resume import CheckpointDirectory
+from workbench.running import checkpoint
+from workbench.running.interrupt import PhaseBoundaryInterrupt
+from workbench.running.resume import CheckpointDirectory
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
 PROCESS = Path(__file__).parent / "training_process.py"

@@ -10,7 +10,7 @@ import returns_table
 from returns_table import TASKS, differences, interval, longest, report, returns, settings_for
 from scipy import stats
 
-from workbench.recipes import METHODS
+from workbench.running.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 

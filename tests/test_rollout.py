@@ -7,7 +7,7 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.phases import _values
+from workbench.learning.phases import _values
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16,)}
 

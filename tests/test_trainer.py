@@ -17,7 +17,7 @@ from point_team import ForgetfulTeam, PointTeam
 
 import workbench as wb
 from workbench.errors import NonFiniteError, SnapshotUnsupported
-from workbench.state import actor_of
+from workbench.learning.state import actor_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
 CURSORS = 6  # collect, estimate, three agents, critic

@@ -9,16 +9,16 @@ from point_team import PointTeam
 from torch import distributions as reference
 
 import workbench as wb
-from workbench.networks.distributions import Categorical, Gaussian
-from workbench.networks.gradients import Linearization
-from workbench.networks.mlp import Mlp
-from workbench.phases import unit_batch
-from workbench.trust_region import (
+from workbench.learning.phases import unit_batch
+from workbench.learning.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
     line_search,
     natural_gradient,
 )
+from workbench.networks.distributions import Categorical, Gaussian
+from workbench.networks.gradients import Linearization
+from workbench.networks.mlp import Mlp
 
 HEADS = {
     "gaussian": Gaussian(3),

@@ -9,15 +9,15 @@ from workbench import envs, errors, theory
 
 if TYPE_CHECKING:
     from workbench import statistics as statistics
-    from workbench.experiments import try_orders
-    from workbench.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.jupyter import views as views
     from workbench.jupyter.panel.session import Session
     from workbench.jupyter.replay.create import replay
     from workbench.jupyter.replay.viewer import Replay
-    from workbench.past import Snapshots
-    from workbench.recipes import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
-    from workbench.reference import reference_environment, reference_settings
+    from workbench.running.experiments import try_orders
+    from workbench.running.export import export_policies, export_tables, export_tensorboard, load_policies
+    from workbench.running.methods import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
+    from workbench.running.presets import reference_environment, reference_settings
+    from workbench.running.rewind import Snapshots
     from workbench.sweeps.recorded_run import record
     from workbench.sweeps.search import Search
     from workbench.sweeps.study import Study
@@ -64,17 +64,19 @@ _LAZY = {
     "Session": "workbench.jupyter.panel.session",
     "Replay": "workbench.jupyter.replay.viewer",
     "replay": "workbench.jupyter.replay.create",
-    "Snapshots": "workbench.past",
-    "reference_environment": "workbench.reference",
-    "reference_settings": "workbench.reference",
-    "try_orders": "workbench.experiments",
+    "Snapshots": "workbench.running.rewind",
+    "reference_environment": "workbench.running.presets",
+    "reference_settings": "workbench.running.presets",
+    "try_orders": "workbench.running.experiments",
     "Search": "workbench.sweeps.search",
     "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",
     "record": "workbench.sweeps.recorded_run",
-    **dict.fromkeys(("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.export"),
     **dict.fromkeys(
-        ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.recipes"
+        ("export_policies", "export_tables", "export_tensorboard", "load_policies"), "workbench.running.export"
+    ),
+    **dict.fromkeys(
+        ("haa2c", "happo", "hatrpo", "ippo", "load", "mappo", "options", "shared_ppo"), "workbench.running.methods"
     ),
 }
 

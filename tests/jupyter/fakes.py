@@ -97,5 +97,7 @@ def fake_trainer(
         evaluations=pd.DataFrame(evaluated, columns=["iteration", "env_steps", "return", "episodes"]),
         m_factors=factors,
         iteration_order=order,
-        settings=SimpleNamespace(max_kl=max_kl, max_kl_of=lambda n_agents: max_kl) if max_kl else SimpleNamespace(clip_epsilon=0.2),
+        settings=SimpleNamespace(max_kl=max_kl, max_kl_of=lambda n_agents: max_kl)
+        if max_kl
+        else SimpleNamespace(clip_epsilon=0.2),
     )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import workbench as wb
-from workbench.events import Event
 from workbench.jupyter.panel.session import Session
+from workbench.learning.events import Event
 
 SECONDS = 60.0  # long beyond any need: a test that waits for more has found a deadlock
 

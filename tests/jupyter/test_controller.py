@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sessions import SECONDS, Gate, arrange, click, make_trainer, stand, turn
 
-from workbench.events import AgentUpdated
 from workbench.jupyter.panel.session import Session
+from workbench.learning.events import AgentUpdated
 
 # --- changes while it trains ----------------------------------------------------------------------------------------
 

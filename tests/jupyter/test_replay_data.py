@@ -283,7 +283,7 @@ def test_closing_a_replay_closes_its_widgets() -> None:
 
 def test_replaying_loads_no_widgets_before_it_is_asked_for() -> None:
     code = (
-        "import sys, workbench.trainer, workbench.episodes.rendering; "
+        "import sys, workbench.running.trainer, workbench.episodes.rendering; "
         "print([name for name in ('anywidget', 'matplotlib', 'mujoco', 'PIL') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,8 +12,8 @@ import pytest
 from sessions import SECONDS, Gate, await_condition, click, make_trainer, stand
 
 from workbench.errors import UnknownNameError
-from workbench.events import Event
 from workbench.jupyter.panel.session import Session
+from workbench.learning.events import Event
 
 # --- the same as by hand --------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.resume import BEST, CheckpointDirectory
+from workbench.running.resume import BEST, CheckpointDirectory
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16,), "lr": 0.02}
 EVALUATED = {"evaluate_every": 2, "evaluate_episodes": 4, "save_every": 3, "progress": False}
@@ -86,7 +86,7 @@ def test_without_a_best_policy_the_remedy_is_named(tmp_path):
 
 
 def test_a_disk_that_refuses_ends_no_training(tmp_path, monkeypatch):
-    from workbench import checkpoint
+    from workbench.running import checkpoint
 
     def refuse(path, arrays, values):
         raise OSError(28, "No space left on device")

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench import envs, recipes
+from workbench import envs
 from workbench.commands.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
 from workbench.errors import unknown_name
+from workbench.running import methods as recipes
 from workbench.sweeps import provenance
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
     from workbench.envs.multi_agent_mujoco.physics import BatchEngine
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 Array = np.ndarray[Any, Any]
 Trajectory = list[tuple[Array, Array, Array]]  # controls, which simulations begin anew after the step, their states

@@ -137,7 +137,8 @@ def train_when_asked() -> None:
     plan = json.loads(sys.argv[1])
     if plan["core"]:
         os.sched_setaffinity(0, plan["core"])
-    from workbench import envs, recipes
+    from workbench import envs
+    from workbench.running import methods as recipes
 
     threads: dict[str, Any] = {"threads": 1} if plan["single"] else {}
     env = envs.mujoco(

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from workbench import envs, recipes
+from workbench import envs
 from workbench.errors import path_of
-from workbench.reference import reference_environment, reference_settings
+from workbench.running import methods as recipes
+from workbench.running.presets import reference_environment, reference_settings
 
 
 def train(

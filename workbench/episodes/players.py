@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.base import TeamEnv, TimeStep
+from workbench.learning.state import Setup, State, actor_of
 from workbench.networks.gradients import torch_threads
 from workbench.randomness import Streams
-from workbench.state import Setup, State, actor_of
 
 JointAction = Mapping[str, npt.NDArray[Any]]
 

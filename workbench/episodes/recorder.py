@@ -14,8 +14,8 @@ from workbench.envs.base import TeamEnv, TimeStep
 from workbench.episodes.players import JointAction, Player
 from workbench.episodes.starting import EpisodeSnapshot, RecurrentMemories
 from workbench.errors import SnapshotUnsupported
-from workbench.rollout import Rollout
-from workbench.state import Setup, State
+from workbench.learning.rollout import Rollout
+from workbench.learning.state import Setup, State
 
 LONGEST = 10_000  # steps, where an environment sets no end
 MANY = 32  # environments stepped together

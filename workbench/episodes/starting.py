@@ -13,9 +13,9 @@ from torch import Tensor
 
 from workbench.envs.base import Snapshot, TimeStep
 from workbench.errors import SnapshotUnsupported
+from workbench.learning.rollout import CollectorState
+from workbench.learning.state import CENTRAL, Setup, State, actor_of, critic_inputs_of
 from workbench.networks.gru import Gru
-from workbench.rollout import CollectorState
-from workbench.state import CENTRAL, Setup, State, actor_of, critic_inputs_of
 
 Memories = Mapping[str, Tensor]
 

@@ -33,7 +33,7 @@ _P = (
 _Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
-class Layout(NamedTuple):
+class ParameterLayout(NamedTuple):
     """Where an ``Mlp``'s parameters lie in its flat vector, as compiled code takes it.
 
     widths      (n_layers + 1,) of the inputs, the hidden layers and the outputs
@@ -165,7 +165,7 @@ def through_normalization(tangent: Any, normalized: Any, rho: Any) -> None:
 
 
 @compiled
-def weight_of(flat: Any, layout: Layout, layer: int) -> Any:
+def weight_of(flat: Any, layout: ParameterLayout, layer: int) -> Any:
     """W of a layer, (n, m), with the gain of the LayerNorm before it folded in: diag(g)·W."""
     n, m = layout.widths[layer], layout.widths[layer + 1]
     start, gain = layout.weights[layer], layout.gains[layer]
@@ -180,7 +180,7 @@ def weight_of(flat: Any, layout: Layout, layer: int) -> Any:
 
 
 @compiled
-def bias_of(flat: Any, layout: Layout, layer: int) -> Any:
+def bias_of(flat: Any, layout: ParameterLayout, layer: int) -> Any:
     """b of a layer, (m,), with the shift of the LayerNorm before it folded in: b + c·W."""
     n, m = layout.widths[layer], layout.widths[layer + 1]
     start, shift, weight = layout.biases[layer], layout.shifts[layer], layout.weights[layer]
@@ -195,7 +195,7 @@ def bias_of(flat: Any, layout: Layout, layer: int) -> Any:
 
 
 @compiled
-def hidden_width(layout: Layout) -> int:
+def hidden_width(layout: ParameterLayout) -> int:
     """The widths of the hidden layers added up: what a row's activations take."""
     total = 0
     for layer in range(1, len(layout.widths) - 1):
@@ -204,7 +204,7 @@ def hidden_width(layout: Layout) -> int:
 
 
 @compiled
-def rows_of(buffer: Any, layout: Layout, layer: int, n: int) -> Any:
+def rows_of(buffer: Any, layout: ParameterLayout, layer: int, n: int) -> Any:
     """The part of an activation buffer (hidden_width·n,) that holds hidden layer ``layer`` ≥ 1, as (n, width)."""
     start = 0
     for each in range(1, layer):
@@ -213,7 +213,7 @@ def rows_of(buffer: Any, layout: Layout, layer: int, n: int) -> Any:
 
 
 @compiled
-def forward(flat: Any, layout: Layout, inputs: Any, hidden: Any, slopes: Any, rho: Any, outputs: Any) -> None:
+def forward(flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, outputs: Any) -> None:
     """out (n, n_outputs) of ``inputs`` (n, n_inputs), already normalised where a LayerNorm comes first.
 
     hidden   (hidden_width·n,) x_1 … x_L, written, as are ``slopes`` φ'
@@ -237,7 +237,7 @@ def forward(flat: Any, layout: Layout, inputs: Any, hidden: Any, slopes: Any, rh
 
 
 @compiled
-def add_weight_gradient(flat: Any, layout: Layout, layer: int, x: Any, cotangent: Any, gradient: Any) -> None:
+def add_weight_gradient(flat: Any, layout: ParameterLayout, layer: int, x: Any, cotangent: Any, gradient: Any) -> None:
     """Add the gradient of a layer's parameters, given its inputs (n, k) and its outputs' cotangents (n, m).
 
     With W' = diag(g)·W and b' = b + c·W:  ∂g = rowsum(W∘∂W'),  ∂c = W·∂b',  ∂W = diag(g)·∂W' + c⊗∂b',  ∂b = ∂b'
@@ -269,7 +269,7 @@ def add_weight_gradient(flat: Any, layout: Layout, layer: int, x: Any, cotangent
 
 @compiled
 def backward(
-    flat: Any, layout: Layout, inputs: Any, hidden: Any, slopes: Any, rho: Any, by_outputs: Any, gradient: Any
+    flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, by_outputs: Any, gradient: Any
 ) -> None:
     """Add Σ_b J_bᵀ·cotangent_b to ``gradient`` (size,), the free parameters' part aside; buffers as ``forward`` leaves.
 
@@ -291,7 +291,7 @@ def backward(
 
 @compiled
 def pushforward(
-    flat: Any, layout: Layout, inputs: Any, hidden: Any, slopes: Any, rho: Any, tangent: Any, by_outputs: Any
+    flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, tangent: Any, by_outputs: Any
 ) -> None:
     """J·v (n, n_outputs) of ``tangent`` v (size,) into ``by_outputs``; buffers as ``forward`` leaves them."""
     n, last = inputs.shape[0], len(layout.widths) - 2
@@ -329,7 +329,7 @@ def pushforward(
 
 
 @compiled
-def predict(flat: Any, layout: Layout, inputs: Any, outputs: Any) -> None:
+def predict(flat: Any, layout: ParameterLayout, inputs: Any, outputs: Any) -> None:
     """``forward`` alone, block after block: out (n, n_outputs) of ``inputs`` (n, n_inputs), written."""
     n = min(BLOCK, len(inputs))
     hidden, slopes = np.empty(n * hidden_width(layout), flat.dtype), np.empty(n * hidden_width(layout), flat.dtype)
@@ -340,7 +340,7 @@ def predict(flat: Any, layout: Layout, inputs: Any, outputs: Any) -> None:
 
 
 @compiled
-def predict_stack(flats: Any, layout: Layout, inputs: Any, outputs: Any) -> None:
+def predict_stack(flats: Any, layout: ParameterLayout, inputs: Any, outputs: Any) -> None:
     """``predict`` of n networks of one shape, ``flats`` (n, size), each on inputs of its own (n, batch, n_inputs)."""
     rho = np.empty(inputs.shape[1], flats.dtype)
     for i in range(len(flats)):
@@ -352,7 +352,7 @@ def predict_stack(flats: Any, layout: Layout, inputs: Any, outputs: Any) -> None
 
 
 @compiled
-def normalized_inputs(layout: Layout, inputs: Any) -> Any:
+def normalized_inputs(layout: ParameterLayout, inputs: Any) -> Any:
     """``inputs`` (n, n_inputs) as the first layer takes them: normalised where a LayerNorm comes first."""
     if layout.gains[0] < 0:
         return inputs

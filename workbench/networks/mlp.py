@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from workbench.networks import kernels
-from workbench.networks.kernels import LAYER_NORM_EPS, Layout
+from workbench.networks.kernels import LAYER_NORM_EPS, ParameterLayout
 
 ALIGNMENT = 16  # floats: rows of a stack start at a 64-byte boundary, so products do not depend on the row
 ADAM_EPS = 1e-5
@@ -98,7 +98,7 @@ class Mlp:
         return [*sizes, -sum(sizes) % ALIGNMENT]
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> ParameterLayout:
         """Where everything lies, for compiled code."""
         starts = iter(itertools.accumulate(self._sizes, initial=0))
         rows = [
@@ -108,7 +108,7 @@ class Mlp:
         gains, shifts, weights, biases = np.array(rows, np.int64).T.copy()
         widths = np.array((self.n_inputs, *self.hidden_sizes, self.n_outputs), np.int64)
         kind = kernels.ACTIVATIONS[self.activation]
-        return Layout(widths, weights, biases, gains, shifts, next(starts), self.n_free, kind)
+        return ParameterLayout(widths, weights, biases, gains, shifts, next(starts), self.n_free, kind)
 
     @property
     def size(self) -> int:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from workbench.envs.base import TeamEnv
 from workbench.errors import path_of
-from workbench.recipes import load
-from workbench.resume import BEST
+from workbench.running.methods import load
+from workbench.running.resume import BEST
 from workbench.statistics.report import Report, counted, span
 from workbench.statistics.selection import ABSOLUTE, Selection, Series
 

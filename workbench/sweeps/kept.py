@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from workbench.resume import CheckpointDirectory
+from workbench.running.resume import CheckpointDirectory
 from workbench.sweeps import files, layout, provenance
 from workbench.sweeps.files import Json, json_value, read_json, read_lines, write_atomically
 from workbench.sweeps.results import IDENTIFYING, KINDS, TIMED, RunResult

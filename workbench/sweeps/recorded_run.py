@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from workbench.errors import path_of
-from workbench.resume import CheckpointDirectory
-from workbench.settings import whole
+from workbench.learning.settings import whole
+from workbench.running.resume import CheckpointDirectory
+from workbench.running.trainer import Trainer
 from workbench.statistics.protocol import absolute_metric
 from workbench.sweeps import layout
 from workbench.sweeps.files import append_lines, write_json, write_lines
-from workbench.trainer import Trainer
 
 
 def record(

@@ -44,7 +44,7 @@ from workbench.sweeps.values import Parameters, canonical, size_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.export import Policies
+    from workbench.running.export import Policies
     from workbench.sweeps.dispatcher import RunDispatcher
 
 SPEC, RUNS, POLICIES, SCRATCH = "spec.yaml", "runs", "policies", "scratch"
@@ -143,7 +143,7 @@ class Study(Batch):
 
     def policies(self, name: str) -> Policies:
         """The policies of a cell's best seed: ``wb.replay(study.policies("Ant-4x2_happo_1e6"))``."""
-        from workbench.export import load_policies
+        from workbench.running.export import load_policies
 
         if name not in self.shipped:
             raise unknown_name("cell with policies", name, self.shipped)
@@ -208,8 +208,8 @@ class Study(Batch):
         cell = _cell_name(run.parameters)
         rivals = [other for other in self._whole().kept if _cell_name(other.parameters) == cell]
         if record["summary"]["return"] >= max(other.summary["return"] for other in rivals):
-            from workbench.export import export_policies
-            from workbench.recipes import load
+            from workbench.running.export import export_policies
+            from workbench.running.methods import load
 
             export_policies(load(self._place(run) / layout.CHECKPOINTS), self.home / POLICIES / cell)
 

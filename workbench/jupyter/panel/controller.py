@@ -10,16 +10,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.errors import unknown_name
-from workbench.events import AgentUpdated, CriticUpdated, Event
 from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.run_columns import unit_label
 from workbench.jupyter.panel.history_buffer import HistoryBuffer
 from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal, TrainingThread
+from workbench.learning.events import AgentUpdated, CriticUpdated, Event
 
 if TYPE_CHECKING:
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 Names = tuple[str, ...]
 Result = TypeVar("Result")

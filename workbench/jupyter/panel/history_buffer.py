@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
 from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.run_columns import Columns, RunColumns, by_unit, settings_shown
+from workbench.learning.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
 
 if TYPE_CHECKING:
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 
 class Table:

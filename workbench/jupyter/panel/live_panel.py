@@ -25,7 +25,7 @@ from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal
 from workbench.jupyter.panel.widgets import Buttons, Permutation, Request, SettingControl, Status, close_all
-from workbench.orders import RULES
+from workbench.learning.orders import RULES
 
 RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
 ANSWERS_APART = 5.0  # seconds

@@ -10,7 +10,7 @@ from workbench.jupyter.panel.history_buffer import HistoryBuffer
 from workbench.jupyter.panel.message import Message
 
 if TYPE_CHECKING:
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 ARRANGED, OWN = "arranged", "own"  # orders beside the named rules: as the user has put the agents, a function
 

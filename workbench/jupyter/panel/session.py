@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import unknown_name
-from workbench.events import Events
 from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.m_distributions import Kind
 from workbench.jupyter.figures.record import Record
@@ -22,6 +21,7 @@ from workbench.jupyter.panel.controller import SessionController
 from workbench.jupyter.panel.live_panel import LivePanel
 from workbench.jupyter.panel.stored_record import StoredRecord
 from workbench.jupyter.panel.training_thread import KINDS, Goal
+from workbench.learning.events import Events
 
 _OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
 

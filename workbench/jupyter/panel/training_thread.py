@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from workbench.events import AgentUpdated, CriticUpdated, Event
+from workbench.learning.events import AgentUpdated, CriticUpdated, Event
 
 Result = TypeVar("Result")
 

@@ -11,11 +11,11 @@ from workbench.envs.base import TeamEnv
 from workbench.episodes import Episode, Player, RunPlayer, play, player_of, replay_rollout
 from workbench.jupyter.replay.page_data import ReplayScene
 from workbench.jupyter.replay.viewer import Replay, Take
-from workbench.past import recorded_moments, rollout_of
-from workbench.state import State
+from workbench.learning.state import State
+from workbench.running.rewind import recorded_moments, rollout_of
 
 if TYPE_CHECKING:
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 
 @dataclass(frozen=True)

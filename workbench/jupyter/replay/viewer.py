@@ -22,10 +22,10 @@ from workbench.errors import SnapshotUnsupported, file_to_write
 from workbench.jupyter.assets import ArrayBlock
 from workbench.jupyter.replay.page_data import PngBlock, ReplayScene, agents_of, episode_data, scene_data
 from workbench.jupyter.replay.player_widget import SHOWN, PlayerWidget
-from workbench.state import State
+from workbench.learning.state import State
 
 if TYPE_CHECKING:
-    from workbench.trainer import Trainer
+    from workbench.running.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench import fitting
 from workbench.errors import NonFiniteError
-from workbench.networks.distributions import Gaussian, Head, Parameters
-from workbench.networks.gradients import linearize, pass_over
-from workbench.networks.gru import Sequences
-from workbench.networks.kernels import Layout, normalized_inputs, on_cpu
-from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
-from workbench.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
-from workbench.surrogate import clipped_surrogate, doubly_clipped_surrogate, masked_mean, plain_surrogate, ratio
-from workbench.team import Policy
-from workbench.trust_region import (
+from workbench.learning import fitting
+from workbench.learning.settings import ClippedSettings, GradientSettings, Settings, TrustRegionSettings
+from workbench.learning.surrogate import (
+    clipped_surrogate,
+    doubly_clipped_surrogate,
+    masked_mean,
+    plain_surrogate,
+    ratio,
+)
+from workbench.learning.team import Policy
+from workbench.learning.trust_region import (
     Direction,
     LineSearch,
     fisher_vector_product,
     line_search,
     natural_gradient,
 )
+from workbench.networks.distributions import Gaussian, Head, Parameters
+from workbench.networks.gradients import linearize, pass_over
+from workbench.networks.gru import Sequences
+from workbench.networks.kernels import ParameterLayout, normalized_inputs, on_cpu
+from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ def _ascend_compiled(
 
 def _compiled_problem(
     surrogate: Surrogate, policy: Policy, batch: UnitBatch, entropy_coef: float
-) -> tuple[Layout, fitting.Objective, fitting.Samples]:
+) -> tuple[ParameterLayout, fitting.Objective, fitting.PolicySamples]:
     assert isinstance(policy.network, Mlp)
     assert isinstance(policy.head, Gaussian)
     none = torch.empty(0, dtype=batch.m_factors.dtype)
@@ -212,7 +218,7 @@ def _compiled_problem(
     preceding, advantages = (none, none) if batch.joint is None else batch.joint
     parts = (batch.actions, batch.old_log_probs, batch.m_factors, weights, preceding, advantages)
     layout = policy.network.layout
-    samples = fitting.Samples(
+    samples = fitting.PolicySamples(
         normalized_inputs(layout, batch.observations.contiguous().numpy()),
         *(part.contiguous().numpy() for part in parts),
     )

@@ -12,16 +12,13 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from workbench import envs, resume
-from workbench.critic import ValueNormalizer
+from workbench import envs
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
-from workbench.networks.gru import Gru
-from workbench.networks.mlp import Mlp, ParameterVector
-from workbench.policy_inputs import FeatureStatistics
-from workbench.randomness import Streams
-from workbench.rollout import CollectorState
-from workbench.settings import (
+from workbench.learning.critic import ValueNormalizer
+from workbench.learning.policy_inputs import FeatureStatistics
+from workbench.learning.rollout import CollectorState
+from workbench.learning.settings import (
     ClippedSettings,
     Haa2cSettings,
     HappoSettings,
@@ -29,10 +26,14 @@ from workbench.settings import (
     SharedSettings,
     TrustRegionSettings,
 )
-from workbench.state import CENTRAL, Method, Setup, State
-from workbench.team import Team
-from workbench.trainer import Trainer
-from workbench.updates import clipped_update, plain_update, trust_region_update
+from workbench.learning.state import CENTRAL, Method, Setup, State
+from workbench.learning.team import Team
+from workbench.learning.updates import clipped_update, plain_update, trust_region_update
+from workbench.networks.gru import Gru
+from workbench.networks.mlp import Mlp, ParameterVector
+from workbench.randomness import Streams
+from workbench.running import resume
+from workbench.running.trainer import Trainer
 
 METHODS = {
     "happo": Method("HAPPO", HappoSettings, clipped_update),

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from workbench.errors import CheckpointError, path_of, unknown_name
+from workbench.learning.state import Setup, State
 from workbench.networks.distributions import Categorical, Gaussian
 from workbench.networks.mlp import Mlp
-from workbench.run import Run
-from workbench.state import Setup, State
+from workbench.running.run_view import Run
 
 FORWARD = (
     "x = observation, with the agent's one-hot number after it where agent_id says so; "

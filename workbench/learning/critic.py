@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workbench import fitting
+from workbench.learning import fitting
+from workbench.learning.settings import Settings
 from workbench.networks.gradients import pass_over
 from workbench.networks.gru import Network, Sequences
 from workbench.networks.kernels import normalized_inputs, on_cpu
 from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
-from workbench.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

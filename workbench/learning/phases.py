@@ -14,14 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.advantages import gae, standardization, td_errors
-from workbench.critic import ValueNormalizer, explained_variance, fit_critic
-from workbench.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
-from workbench.networks.gradients import predict, torch_threads
-from workbench.networks.mlp import Mlp, ParameterVector
-from workbench.policy_inputs import FeatureStatistics
-from workbench.rollout import Rollout, collect
-from workbench.sequence import (
+from workbench.learning.advantages import gae, standardization, td_errors
+from workbench.learning.agent_turn import (
     agent_diagnostics,
     draw_order,
     next_m_factor,
@@ -30,9 +24,15 @@ from workbench.sequence import (
     unit_batch,
     update_context,
 )
-from workbench.state import CENTRAL, Estimate, Setup, State, actor_of, computing, state_transform
-from workbench.surrogate import ratio
-from workbench.updates import refuse_non_finite
+from workbench.learning.critic import ValueNormalizer, explained_variance, fit_critic
+from workbench.learning.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
+from workbench.learning.policy_inputs import FeatureStatistics
+from workbench.learning.rollout import Rollout, collect
+from workbench.learning.state import CENTRAL, AdvantageEstimate, Setup, State, actor_of, computing, state_transform
+from workbench.learning.surrogate import ratio
+from workbench.learning.updates import refuse_non_finite
+from workbench.networks.gradients import predict, torch_threads
+from workbench.networks.mlp import Mlp, ParameterVector
 
 
 def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
@@ -120,7 +120,7 @@ def estimate_phase(setup: Setup, state: State) -> tuple[State, Event]:
         phase="update_agent",
         position=0,
         running=replace(state.running, critic_memory=latest),
-        estimate=Estimate(predictions, returns, advantages, deltas, memories),
+        estimate=AdvantageEstimate(predictions, returns, advantages, deltas, memories),
         preceding_ratio=torch.ones_like(rollout.rewards),
         m_factors={},
     )

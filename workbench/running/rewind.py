@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from workbench.envs.arguments import positive_integer
-from workbench.rollout import Rollout
-from workbench.settings import Settings
-from workbench.state import State
+from workbench.learning.rollout import Rollout
+from workbench.learning.settings import Settings
+from workbench.learning.state import State
 
 Held = dict[int, int]  # {address of a block of memory: its bytes}
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from workbench.envs.base import TeamEnv
 from workbench.errors import unknown_name
+from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform
 from workbench.networks import kernels
 from workbench.networks.cuda_graphs import replayed
 from workbench.networks.distributions import Head, Parameters, head_for
 from workbench.networks.gradients import predict
 from workbench.networks.gru import FoldedGru, Gru, Network, Sequences
 from workbench.networks.mlp import Folded, Mlp, ParameterVector, stack
-from workbench.policy_inputs import FeatureStatistics, Moments, Transform
 from workbench.randomness import Streams
 
 SHARING = ("separate", "shared")

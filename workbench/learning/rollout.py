@@ -13,9 +13,9 @@ from torch import Tensor
 
 from workbench.envs.base import Final, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
-from workbench.policy_inputs import FeatureStatistics, Moments, Transform
+from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform
+from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
-from workbench.team import Actor, Team, stack_masks
 
 
 @dataclass(frozen=True, slots=True)

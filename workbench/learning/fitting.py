@@ -20,7 +20,7 @@ from workbench.networks.distributions import LOG_SQRT_2PI
 from workbench.networks.gradients import in_threads, shares
 from workbench.networks.kernels import (
     BLOCK,
-    Layout,
+    ParameterLayout,
     adam,
     backward,
     clip_to_norm,
@@ -34,7 +34,7 @@ from workbench.networks.mlp import ADAM_EPS, ParameterVector
 Array = npt.NDArray[Any]
 
 
-class Samples(NamedTuple):
+class PolicySamples(NamedTuple):
     """What a Gaussian policy is updated on, all (n,) but where said.
 
     inputs         (n, n_inputs), normalised where a LayerNorm comes first
@@ -118,7 +118,13 @@ def standard_deviation(free: float, sigmoid: bool) -> Any:
 
 @compiled
 def surrogate_cotangent(
-    means: Any, free: Any, samples: Samples, objective: Objective, inverse_count: float, by_means: Any, by_free: Any
+    means: Any,
+    free: Any,
+    samples: PolicySamples,
+    objective: Objective,
+    inverse: float,
+    by_means: Any,
+    by_free: Any,
 ) -> None:
     """∂/∂(μ, ℓ) of the objective's share that some samples make up, r = N(a; μ, σ(ℓ)²)/π_old.
 
@@ -129,7 +135,7 @@ def surrogate_cotangent(
     """
     one, half, zero = means.dtype.type(1), means.dtype.type(0.5), means.dtype.type(0)
     low, high = means.dtype.type(1 - objective.epsilon), means.dtype.type(1 + objective.epsilon)
-    scale = means.dtype.type(objective.sign * inverse_count)
+    scale = means.dtype.type(objective.sign * inverse)
     joint = not np.isinf(objective.joint_epsilon)
     joint_low, joint_high = 1 - objective.joint_epsilon, 1 + objective.joint_epsilon
     n, dim = means.shape
@@ -167,7 +173,7 @@ def surrogate_cotangent(
 
 
 @compiled
-def some_samples(samples: Samples, index: Any) -> Samples:
+def some_samples(samples: PolicySamples, index: Any) -> PolicySamples:
     """The samples at some indices, next to each other."""
     n = len(index)
     inputs = np.empty((n, samples.inputs.shape[1]), samples.inputs.dtype)
@@ -176,7 +182,7 @@ def some_samples(samples: Samples, index: Any) -> Samples:
         inputs[i] = samples.inputs[index[i]]
         actions[i] = samples.actions[index[i]]
     joint = len(samples.preceding) > 0
-    return Samples(
+    return PolicySamples(
         inputs,
         actions,
         samples.old_log_probs[index],
@@ -188,10 +194,10 @@ def some_samples(samples: Samples, index: Any) -> Samples:
 
 
 @compiled
-def sample_rows(samples: Samples, start: int, stop: int) -> Samples:
-    """Samples that lie next to each other."""
+def sample_rows(samples: PolicySamples, start: int, stop: int) -> PolicySamples:
+    """PolicySamples that lie next to each other."""
     joint = len(samples.preceding) > 0
-    return Samples(
+    return PolicySamples(
         samples.inputs[start:stop],
         samples.actions[start:stop],
         samples.old_log_probs[start:stop],
@@ -204,7 +210,12 @@ def sample_rows(samples: Samples, start: int, stop: int) -> Samples:
 
 @compiled
 def surrogate_gradient(
-    flat: Any, layout: Layout, samples: Samples, objective: Objective, inverse_count: float, gradient: Any
+    flat: Any,
+    layout: ParameterLayout,
+    samples: PolicySamples,
+    objective: Objective,
+    inverse: float,
+    gradient: Any,
 ) -> None:
     """Add the objective's gradient over ``samples`` to ``gradient`` (size,), block after block."""
     rows = min(BLOCK, len(samples.inputs))
@@ -218,7 +229,7 @@ def surrogate_gradient(
         stop = min(start + BLOCK, len(samples.inputs))
         block, n = sample_rows(samples, start, stop), stop - start
         forward(flat, layout, block.inputs, hidden, slopes, rho, outputs[:n])
-        surrogate_cotangent(outputs[:n], free, block, objective, inverse_count, by_outputs[:n], by_free)
+        surrogate_cotangent(outputs[:n], free, block, objective, inverse, by_outputs[:n], by_free)
         backward(flat, layout, block.inputs, hidden, slopes, rho, by_outputs[:n], gradient)
 
 
@@ -263,7 +274,7 @@ def part_of(n: int, n_parts: int, index: int) -> tuple[int, int]:
 
 @compiled
 def ascend(
-    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: Layout, samples: Samples,
+    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: ParameterLayout, samples: PolicySamples,
     objective: Objective, schedule: Schedule,
 ) -> tuple[int, float, int]:  # fmt: skip
     """Adam over all passes, in place; returns (steps of Adam so far, the last gradient's norm, passes made).
@@ -323,7 +334,9 @@ def value_cotangent(
 
 
 @compiled
-def value_gradient(flat: Any, layout: Layout, samples: ValueSamples, value_loss: ValueLoss, gradient: Any) -> float:
+def value_gradient(
+    flat: Any, layout: ParameterLayout, samples: ValueSamples, value_loss: ValueLoss, gradient: Any
+) -> float:
     """Add the gradient of the mean value loss to ``gradient`` (size,), block after block; returns that loss."""
     inputs, old, targets = samples
     clip, huber_delta = value_loss
@@ -350,7 +363,7 @@ def value_gradient(flat: Any, layout: Layout, samples: ValueSamples, value_loss:
 
 @compiled
 def fit_values(
-    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: Layout, samples: ValueSamples,
+    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: ParameterLayout, samples: ValueSamples,
     value_loss: ValueLoss, schedule: Schedule,
 ) -> tuple[int, float, float]:  # fmt: skip
     """Adam on the mean value loss over all passes, in place; returns (steps so far, the last norm, the mean loss)."""
@@ -445,7 +458,7 @@ class _Moving:
 
 
 def ascended(
-    vector: ParameterVector, layout: Layout, samples: Samples, objective: Objective, plan: Schedule
+    vector: ParameterVector, layout: ParameterLayout, samples: PolicySamples, objective: Objective, plan: Schedule
 ) -> tuple[ParameterVector, float, int]:
     """``ascend`` from ``vector``, which stays as it is: (where it led, the last gradient's norm, passes made).
 
@@ -464,7 +477,7 @@ def ascended(
             part = some_samples(samples, chosen) if len(order) else samples
             inverse = inverse_count(part.weights)
 
-            def share(rows: slice, part: Samples = part, inverse: float = inverse) -> Array:
+            def share(rows: slice, part: PolicySamples = part, inverse: float = inverse) -> Array:
                 gradient, own = np.zeros_like(flat), sample_rows(part, rows.start, rows.stop)
                 surrogate_gradient(flat, layout, own, objective, inverse, gradient)
                 return gradient
@@ -479,14 +492,14 @@ def ascended(
     return moving.result(), norm, epoch + 1
 
 
-def _predicted(flat: Array, layout: Layout, samples: Samples) -> Array:
+def _predicted(flat: Array, layout: ParameterLayout, samples: PolicySamples) -> Array:
     means = np.empty((len(samples.inputs), layout.n_free), flat.dtype)
     in_threads(lambda rows: predict(flat, layout, samples.inputs[rows], means[rows]), shares(len(means)))
     return means
 
 
 def fitted_values(
-    vector: ParameterVector, layout: Layout, samples: ValueSamples, value_loss: ValueLoss, plan: Schedule
+    vector: ParameterVector, layout: ParameterLayout, samples: ValueSamples, value_loss: ValueLoss, plan: Schedule
 ) -> tuple[ParameterVector, float, float]:
     """``fit_values`` from ``vector``, which stays as it is: (where it led, the last norm, the mean loss).
 

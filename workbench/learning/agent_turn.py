@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from workbench import orders
-from workbench.advantages import trace_correction
+from workbench.learning import orders
+from workbench.learning.advantages import trace_correction
+from workbench.learning.rollout import Rollout
+from workbench.learning.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
+from workbench.learning.state import Setup, State, computing
+from workbench.learning.surrogate import clamp_ratio, log_variance, m_factor, masked_mean, outside, ratio_diagnostics
+from workbench.learning.team import Policy
+from workbench.learning.trust_region import share_kl
+from workbench.learning.updates import UnitBatch, UpdateContext, expected_gain, refuse_non_finite
 from workbench.networks.distributions import Parameters
 from workbench.networks.gru import Sequences
-from workbench.rollout import Rollout
-from workbench.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
-from workbench.state import Setup, State, computing
-from workbench.surrogate import clamp_ratio, log_variance, m_factor, masked_mean, outside, ratio_diagnostics
-from workbench.team import Policy
-from workbench.trust_region import share_kl
-from workbench.updates import UnitBatch, UpdateContext, expected_gain, refuse_non_finite
 
 
 def draw_order(setup: Setup, state: State, remaining: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from workbench.envs.base import TeamEnv
+from workbench.learning.team import Actor
 from workbench.networks.gradients import torch_threads
-from workbench.team import Actor
 
 MAX_ENVS = 32
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import checkpoint
-from workbench.checkpoint import Arrays, Values
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, path_of
-from workbench.events import Intervention
-from workbench.rollout import CollectorState
-from workbench.settings import device_name
-from workbench.state import Setup, State
+from workbench.learning.events import Intervention
+from workbench.learning.rollout import CollectorState
+from workbench.learning.settings import device_name
+from workbench.learning.state import Setup, State
+from workbench.running import checkpoint
+from workbench.running.checkpoint import Arrays, Values
 
 BEST = "best.safetensors"
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
@@ -26,7 +26,7 @@ OF_THE_MACHINE = ("n_threads", "workers")  # options of an environment by which 
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What a run carries beside its state.
 
     made_with      settings as the run was made, before any change
@@ -39,7 +39,7 @@ class Record:
     lineage: tuple[Mapping[str, Any], ...] = ()
 
 
-def document(setup: Setup, state: State, record: Record, version: str) -> tuple[Arrays, Values]:
+def document(setup: Setup, state: State, record: RunRecord, version: str) -> tuple[Arrays, Values]:
     """Everything about a run, as ``checkpoint.write`` takes it."""
     arrays, values = checkpoint.flatten(state)
     past_arrays, past = checkpoint.records(state)
@@ -59,14 +59,14 @@ def document(setup: Setup, state: State, record: Record, version: str) -> tuple[
     }
 
 
-def record_of(held: Values) -> Record:
+def record_of(held: Values) -> RunRecord:
     """The record in a document."""
 
     def change(plain: Values) -> Intervention:
         turned: Values = {name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()}
         return Intervention(**turned)
 
-    return Record(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
+    return RunRecord(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
 
 
 def settings_of(path: object, held: Values, order: Any = None, device: str | None = None) -> Values:
@@ -218,7 +218,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Path, Arrays, Values]:
     return path, *checkpoint.read(path)
 
 
-def refuse_another_run(path: Path, held: Values, setup: Setup, record: Record) -> None:
+def refuse_another_run(path: Path, held: Values, setup: Setup, record: RunRecord) -> None:
     """Going on with a checkpoint that another method, seed, environment or setting made would mix two runs."""
     mine = {"method": setup.method_name, "seed": setup.streams.seed, **_essence(setup.env.description)}
     theirs = {"method": held["method"], "seed": held["seed"], **_essence(held["env"])}

@@ -25,18 +25,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.critic import ValueNormalizer
 from workbench.envs.base import Snapshot, TeamEnv
-from workbench.history import Log
+from workbench.learning.critic import ValueNormalizer
+from workbench.learning.history import Log
+from workbench.learning.policy_inputs import FeatureStatistics, Transform
+from workbench.learning.rollout import CollectorState, Rollout
+from workbench.learning.settings import Settings
+from workbench.learning.team import Actor, Team
+from workbench.learning.updates import UpdateRule
 from workbench.networks.gradients import torch_threads, worker_threads
 from workbench.networks.gru import Network
 from workbench.networks.mlp import Mlp, ParameterVector
-from workbench.policy_inputs import FeatureStatistics, Transform
 from workbench.randomness import Streams
-from workbench.rollout import CollectorState, Rollout
-from workbench.settings import Settings
-from workbench.team import Actor, Team
-from workbench.updates import UpdateRule
 
 CENTRAL = "state"  # the name of the critic that sees the state
 
@@ -74,7 +74,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AdvantageEstimate:
     """What the critic made of the rollout; {critic's name: (n_steps, n_envs)} each.
 
     predictions  the network's own, normalised values
@@ -111,7 +111,7 @@ class State:
     order: tuple[str, ...] = ()
     manual_order: bool = False  # the order of those who are left was given by hand, and holds against an adaptive rule
     rollout: Rollout | None = None
-    estimate: Estimate | None = None
+    estimate: AdvantageEstimate | None = None
     preceding_ratio: Tensor | None = None
     m_factors: Mapping[str, Tensor] = field(default_factory=dict)
     partial_metrics: Mapping[str, Any] = field(default_factory=dict)  # the history's next row, as far as it is known

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CheckpointError
-from workbench.history import Log
-from workbench.settings import Settings
-from workbench.state import State
+from workbench.learning.history import Log
+from workbench.learning.settings import Settings
+from workbench.learning.state import State
 
 Arrays = dict[str, npt.NDArray[Any]]
 Values = dict[str, Any]

@@ -18,19 +18,20 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.std import tqdm
 
-from workbench import checkpoint, orders, resume
 from workbench.episodes import EpisodeSnapshot, at_beginning, standing_at
 from workbench.errors import CheckpointError, SnapshotUnsupported, path_of, unknown_name
-from workbench.evaluation import MAX_ENVS, evaluate
-from workbench.events import Event, Events, Intervention
-from workbench.interrupt import PhaseBoundaryInterrupt
-from workbench.past import Past
-from workbench.phases import PHASES
-from workbench.resume import CheckpointDirectory, Record
-from workbench.run import Run
-from workbench.sequence import draw_order
-from workbench.settings import whole
-from workbench.state import Setup, State, actor_of
+from workbench.learning import orders
+from workbench.learning.agent_turn import draw_order
+from workbench.learning.events import Event, Events, Intervention
+from workbench.learning.phases import PHASES
+from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
+from workbench.learning.settings import whole
+from workbench.learning.state import Setup, State, actor_of
+from workbench.running import checkpoint, resume
+from workbench.running.interrupt import PhaseBoundaryInterrupt
+from workbench.running.resume import CheckpointDirectory, RunRecord
+from workbench.running.rewind import Past
+from workbench.running.run_view import Run
 
 Listener = Callable[[Event], None]
 FailureListener = Callable[[Listener, Exception], None]
@@ -51,11 +52,11 @@ class Trainer(Run):
     ['collect', 'estimate', 'update_agent', 'update_agent', 'update_agent', 'update_critic']
     """
 
-    def __init__(self, setup: Setup, state: State, *, record: Record | None = None) -> None:
+    def __init__(self, setup: Setup, state: State, *, record: RunRecord | None = None) -> None:
         fields: dict[str, Any] = {
             "_setup": setup,
             "_state": state,
-            "_record": record or Record(made_with=checkpoint.plain_settings(state.settings)),
+            "_record": record or RunRecord(made_with=checkpoint.plain_settings(state.settings)),
             "_lock": threading.RLock(),
             "_past": Past(len(setup.team.units)),
             "_listeners": [],

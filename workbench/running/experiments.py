@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.orders import resolve_permutation
+from workbench.learning.orders import resolve_permutation
+from workbench.learning.settings import whole
 from workbench.randomness import Streams
-from workbench.settings import whole
-from workbench.trainer import Trainer
+from workbench.running.trainer import Trainer
 
 MAX_ORDERS = 24  # all of four agents
 

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from workbench import checkpoint
 from workbench.envs.arguments import checked_observations
 from workbench.envs.base import TeamEnv
-from workbench.events import Intervention
-from workbench.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
-from workbench.resume import Record
-from workbench.sequence import draw_order, next_m_factor
-from workbench.settings import Settings
-from workbench.state import Setup, State, actor_of
+from workbench.learning.agent_turn import draw_order, next_m_factor
+from workbench.learning.events import Intervention
+from workbench.learning.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
+from workbench.learning.settings import Settings
+from workbench.learning.state import Setup, State, actor_of
+from workbench.running import checkpoint
+from workbench.running.resume import RunRecord
 
 HEADLINE = (
     "clip_epsilon",
@@ -41,7 +41,7 @@ class Run:
 
     _setup: Setup
     _state: State
-    _record: Record
+    _record: RunRecord
 
     @property
     def phase(self) -> str:

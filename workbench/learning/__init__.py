@@ -1,0 +1,1 @@
+"""One iteration: from the settings to the phases, each from one immutable state to the next."""
