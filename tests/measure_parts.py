@@ -22,7 +22,8 @@ from measure_scaling import SIZES, phases
 import workbench as wb
 from workbench.envs.multi_agent_mujoco.observations import Readings
 from workbench.learning import rollout
-from workbench.learning.state import threads
+from workbench.learning.state import actor_of, state_transform
+from workbench.networks.gradients import torch_threads
 
 TASKS = ("Ant 4x2", "Walker2d 6x1", "HalfCheetah 2x3")
 
@@ -72,8 +73,8 @@ def iteration(trainer: Any) -> None:
 def step(trainer: Any) -> None:
     """A line: what a joint step takes beside the physics, part by part, in microseconds."""
     setup, state, env = trainer._setup, trainer._state, trainer.env
-    actor, shown = setup.team.actor(state.policies), state.running.current
-    recording = rollout._Recording(env, setup.team, actor, state.running, 1, setup.streams, 0, 1)
+    actor, shown, transform = actor_of(setup, state), state.running.current, state_transform(setup, state)
+    recording = rollout._RolloutBuffer(env, setup.team, actor, transform, state.running, 1, setup.streams, 0, 1)
     recording.show(0, shown)
     actions = recording.act(0, shown)
     joint_action, look = env._actuator_controls(actions), env.robot.look()
@@ -110,7 +111,7 @@ def main() -> None:
         trainer = wb.happo(wb.envs.mujoco(scenario, conf, n_envs=20), n_steps=200, **SIZES)
         print(task)
         iteration(trainer)
-        with threads(1):  # as in a rollout
+        with torch_threads(1):  # as in a rollout
             step(trainer)
 
 

@@ -282,15 +282,15 @@ MUTANTS = (
     Mutant(
         "choose once instead of anew",
         "learning/agent_turn.py",
-        "if orders.is_adaptive(rule) and len(left) > 1 and not state.manual_order else left",
+        "if asked_anew else left",
         "if False else left",
         "test_orders.py",
     ),
     Mutant(
         "overrule the hand",
         "learning/agent_turn.py",
-        "and not state.manual_order else left",
-        "else left",
+        "and not state.manual_order",
+        "",
         "test_orders.py",
     ),
     Mutant(

@@ -55,7 +55,7 @@ NOT_AT_IMPORT = (
     *("torch", "pandas", "mujoco", "pettingzoo"),
 )
 
-LONGEST_FILE = 500
+LONGEST_FILE = 700
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "workbench"

@@ -62,7 +62,7 @@ def naive(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize(("scenario", "conf"), [("Ant", "4x2"), ("Walker2d", "6x1"), ("Hopper", None)])
 def test_the_papers_observations_are_the_whole_state_and_ones_number_standardized(scenario: str, conf: str) -> None:
-    env = wb.envs.mujoco(scenario, conf, n_envs=3, max_episode_steps=9)
+    env = wb.envs.mujoco(scenario, conf, n_envs=3, max_episode_steps=9, standardize=True)
     env.reset(seed=0)
     for step in ahead(env, 20):
         for i, whole in enumerate(step.info["observation"]):
@@ -290,7 +290,7 @@ def test_a_description_makes_an_equal_environment(scenario: str, conf: str, opti
 
 
 def test_a_description_holds_what_differs_from_the_defaults_only() -> None:
-    plain = {"kind": "mujoco", "scenario": "Ant", "agent_conf": "4x2", "n_envs": 20}
+    plain = {"kind": "mujoco", "scenario": "Ant", "agent_conf": "4x2", "n_envs": 16}
     assert wb.envs.mujoco("Ant", "4x2").description == plain
     given = {"agent_obsk": 1, "healthy_z_range": [0.3, 0.9], "version": "v4", "max_episode_steps": None}
     assert wb.envs.mujoco("Ant", "4x2", **given).description == plain | given

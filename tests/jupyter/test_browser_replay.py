@@ -26,7 +26,7 @@ from ipywidgets.widgets.widget import _instances
 def counts():
     return [len(_instances), len(get_ipython().kernel.comm_manager.comms)]
 
-env = wb.envs.mujoco("Ant", "4x2", n_envs=2)
+env = wb.envs.mujoco("Ant", "4x2", n_envs=2, terminate_when_unhealthy=False)
 trainer = wb.happo(env, seed=0, n_steps=10, hidden_sizes=(8,))
 trainer.run(iterations=2, progress=False)
 fork = trainer.fork()
@@ -131,7 +131,7 @@ def player(opened: Playing) -> Iterator[Playing]:
 
 def test_every_geom_is_where_mujoco_has_it_in_every_frame_and_in_its_agents_colour(player: Playing) -> None:
     sights = np.array(player.ask("[[e.sights.tolist() for e in take.episodes] for take in replay.takes]"))
-    env = wb.envs.mujoco("Ant", "4x2", n_envs=1)
+    env = wb.envs.mujoco("Ant", "4x2", n_envs=1, terminate_when_unhealthy=False)
     scene, model, data = env.scene(), env.model, mujoco.MjData(env.model)
     for take, episode in ((0, 1), (2, 0)):
         # Column by column, as matrices of three.js are.
@@ -288,7 +288,7 @@ def test_the_ghost_by_mouse_and_keyboard(player: Playing) -> None:
     player.seek(12)
     assert player.js("p.stage.ghosts.every(mesh => mesh.visible && mesh.material.opacity < 0.5)") is True
     sight = player.ask("replay.ghost.episodes[0].sights[12].tolist()")
-    env = wb.envs.mujoco("Ant", "4x2", n_envs=1)
+    env = wb.envs.mujoco("Ant", "4x2", n_envs=1, terminate_when_unhealthy=False)
     place = env.scene().poses(np.array([sight]))[0, 0, :3]
     np.testing.assert_allclose(player.js("p.stage.ghosts[0].position.toArray()"), place, atol=1e-5)
     expect(player.root.locator(".wb-rewards")).to_contain_text("ghost's return")

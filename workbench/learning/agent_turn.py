@@ -47,11 +47,8 @@ def readapted(setup: Setup, state: State) -> tuple[str, ...]:
     """The order of those who are left, after an update: as it was, unless the rule is an adaptive one."""
     left = state.order[state.position :]
     rule = orders.rule_for(state.settings.order, setup.team.resolve)
-    return (
-        draw_order(setup, state, left)
-        if orders.is_adaptive(rule) and len(left) > 1 and not state.manual_order
-        else left
-    )
+    asked_anew = orders.is_adaptive(rule) and len(left) > 1 and not state.manual_order
+    return draw_order(setup, state, left) if asked_anew else left
 
 
 def scores(setup: Setup, state: State, units: tuple[str, ...]) -> dict[str, float]:

@@ -360,7 +360,7 @@ class ClippedSettings(GradientSettings):
         None, any_schedule, "ε by position: None, 'linear', 'team_size', or a factor for each position"
     )
     team_target_kl: float | None = setting(
-        0.02,
+        0.04,
         optional(number(0, math.inf, open_ends=True)),
         "the team's KL at which passes end: each agent's end when its own KL is past this/n",
     )
@@ -435,6 +435,13 @@ class SequentialSettings(Settings):
         if self.ratio_clamp is not None:
             self._needs_ratio("ratio_clamp")
 
+    @classmethod
+    def _settle(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        settled = super()._settle(options)
+        if settled.get("preceding_correction", "ratio") != "ratio":
+            settled.setdefault("ratio_clamp", None)  # with no ratio in M there is nothing to clamp
+        return settled
+
     def _needs_ratio(self, name: str) -> None:
         if self.preceding_correction != "ratio":
             raise ValueError(
@@ -482,6 +489,9 @@ class TrustRegionSettings(SequentialSettings):
         None,
         optional(number(0, math.inf, open_ends=True)),
         "δ of each agent, as in the paper, in place of the team's: the largest mean KL(old ‖ new)",
+    )
+    ratio_clamp: Any = setting(
+        (2 / 3, 1.5), any_clamp, "bounds on the preceding ratio in M: None, 'upper' (at most 1), or (low, high)"
     )
     kl_allocation: str = setting(
         "uniform", one_of("uniform", "kkt", "greedy"), "how the agents share the team's δ: evenly, or by expected gain"

@@ -123,7 +123,7 @@ def records(state: State) -> tuple[Arrays, Values]:
         values["columns"][name] = list(dict.fromkeys(column for row in rows for column in row))
         for column in values["columns"][name]:
             cells = [row.get(column, math.nan) for row in rows]
-            if all(isinstance(cell, int | float) for cell in cells):
+            if all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells):
                 arrays[f"{name}/{column}"] = np.array(cells, np.float64)
                 values.setdefault("integers", {})[f"{name}/{column}"] = all(isinstance(cell, int) for cell in cells)
             else:

@@ -101,6 +101,7 @@ class Trainer(Run):
         env_steps: int | None = None,
         evaluate_every: int | None = None,
         evaluate_episodes: int = 10,
+        sampled_episodes: int = 0,
         directory: str | Path | None = None,
         save_every: int = 10,
         progress: bool = True,
@@ -108,10 +109,10 @@ class Trainer(Run):
     ) -> Trainer:
         """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
 
-        ``evaluate_every`` k iterations the policies are evaluated on ``evaluate_episodes`` episodes, into
-        ``evaluations``. An interrupt (Ctrl-C, the notebook's stop button) stops at the next phase boundary and raises
-        ``KeyboardInterrupt`` there, with the trainer ready to go on; a second one stops at once, and what the
-        unfinished phase did is dropped.
+        ``evaluate_every`` k iterations the policies are evaluated on ``evaluate_episodes`` episodes, and on
+        ``sampled_episodes`` in which actions are drawn, into ``evaluations``. An interrupt (Ctrl-C, the notebook's stop
+        button) stops at the next phase boundary and raises ``KeyboardInterrupt`` there, with the trainer ready to go
+        on; a second one stops at once, and what the unfinished phase did is dropped.
 
         With a ``directory`` a checkpoint is kept there every ``save_every`` iterations and at the end (the last two
         stay), and at a termination signal before the process ends; so is the run at its best evaluation so far, in
@@ -128,6 +129,7 @@ class Trainer(Run):
         else:
             goal = self.env_steps + whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
         whole("save_every", save_every, 1), whole("evaluate_episodes", evaluate_episodes, 1)
+        whole("sampled_episodes", sampled_episodes, 0)
         if after_iteration is not None:
             _function("after_iteration", after_iteration, "trainer")
         evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
@@ -142,7 +144,7 @@ class Trainer(Run):
                 if complete:
                     evaluated = len(self._state.evaluations)
                     if evaluate_every and self.iteration % evaluate_every == 0:
-                        self.evaluate(evaluate_episodes)
+                        self.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
                     if after_iteration is not None:
                         after_iteration(self)
                     if kept is not None and len(self._state.evaluations) > evaluated and self._best_so_far():
@@ -199,26 +201,20 @@ class Trainer(Run):
                 if not self._failure_listeners:
                     warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
 
-    def evaluate(self, episodes: int = 10, *, deterministic: bool = True, seed: int = 0) -> npt.NDArray[np.float64]:
+    def evaluate(
+        self, episodes: int = 10, *, deterministic: bool = True, seed: int = 0, sampled_episodes: int = 0
+    ) -> npt.NDArray[np.float64]:
         """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.
 
         With ``deterministic=False`` actions are drawn, as in training. Played in an environment of its own, so that
-        nothing of the run changes; the same ``seed`` starts the same episodes. The mean goes into ``evaluations``.
+        nothing of the run changes; the same ``seed`` starts the same episodes. The mean goes into ``evaluations``,
+        and beside it, as ``sampled_return``, that of ``sampled_episodes`` more in which actions are drawn.
         """
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
+        sampled_episodes = whole("sampled_episodes", sampled_episodes, 0)
         with self._lock:
             state = self._state
-            env = self.env.remake(min(episodes, MAX_ENVS))
-            try:
-                actor = actor_of(self._setup, state)
-                streams = self._setup.streams
-                drawn = {
-                    agent: streams.torch("evaluation actions", seed, index) for index, agent in enumerate(env.agents)
-                }
-                start = streams.integer("evaluation", index=seed)
-                returns, lengths = evaluate(env, actor, episodes, start, None if deterministic else drawn)
-            finally:
-                env.close()
+            returns, lengths = self._played(episodes, deterministic, seed)
             row = {
                 "iteration": state.iteration,
                 "env_steps": state.env_steps,
@@ -229,8 +225,23 @@ class Trainer(Run):
                 "deterministic": bool(deterministic),
                 "returns": tuple(returns.tolist()),
             }
+            if sampled_episodes:
+                row["sampled_return"] = float(self._played(sampled_episodes, False, seed)[0].mean())
             self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
         return returns
+
+    def _played(
+        self, episodes: int, deterministic: bool, seed: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Returns and lengths of episodes by the policies as they are."""
+        env, streams = self.env.remake(min(episodes, MAX_ENVS)), self._setup.streams
+        agents = enumerate(self.env.agents)
+        drawn = {agent: streams.torch("evaluation actions", seed, index) for index, agent in agents}
+        try:
+            start, actor = streams.integer("evaluation", index=seed), actor_of(self._setup, self._state)
+            return evaluate(env, actor, episodes, start, None if deterministic else drawn)
+        finally:
+            env.close()
 
     # --- changing -------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ def record(
     env_steps: int,
     evaluate_every: int | None = None,
     evaluate_episodes: int = 32,
+    sampled_episodes: int = 0,
     absolute_episodes: int = 0,
     save_every: int = 10,
     progress: bool | None = None,
@@ -37,6 +38,7 @@ def record(
     evaluate_every     env steps between two evaluations, rounded up to whole iterations; the untrained and the final
                        policies are evaluated too. None: no evaluation
     evaluate_episodes  episodes in each
+    sampled_episodes   episodes beside them in which actions are drawn as in training: ``sampled_return``
     absolute_episodes  episodes on which the policies of the best evaluation are judged at the end, other ones than they
                        were chosen by: the absolute metric (``wb.statistics.absolute_metric``). 0: none. Only where
                        there is a directory, and something was evaluated
@@ -54,18 +56,19 @@ def record(
         raise ValueError(
             f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000."
         ) from None
-    keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None)
+    keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None, sampled_episodes)
     an_iteration = trainer.env.n_envs * trainer.settings.n_steps
     checkpoints = None if directory is None else CheckpointDirectory(keeper.directory / layout.CHECKPOINTS).make()
     begun = checkpoints is not None and checkpoints.newest() is not None
     if evaluate_every and not begun and trainer.env_steps == 0:
-        trainer.evaluate(evaluate_episodes)
+        trainer.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
         if checkpoints is not None:
             checkpoints.write_best(*trainer._document())
     trainer.run(
         env_steps=env_steps,
         evaluate_every=math.ceil(evaluate_every / an_iteration) if evaluate_every else None,
         evaluate_episodes=evaluate_episodes,
+        sampled_episodes=sampled_episodes,
         directory=None if checkpoints is None else checkpoints.path,
         save_every=save_every,
         progress=_watched() if progress is None else progress,
@@ -108,18 +111,20 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
 class _Keeper:
     """Evaluates at the end, if that was not due anyway, and writes what is new; called after each iteration."""
 
-    def __init__(self, directory: str | Path | None, env_steps: int, evaluate_episodes: int | None) -> None:
+    def __init__(
+        self, directory: str | Path | None, env_steps: int, evaluate_episodes: int | None, sampled_episodes: int
+    ) -> None:
         self._kept = directory is not None
         self.directory = Path() if directory is None else path_of("directory", directory)
         if self._kept:
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._goal, self._episodes = env_steps, evaluate_episodes
+        self._goal, self._episodes, self._sampled = env_steps, evaluate_episodes, sampled_episodes
         self._written: dict[str, int] = {}
 
     def __call__(self, trainer: Trainer) -> None:
         evaluated = {row["iteration"] for row in trainer._state.evaluations}
         if self._episodes and trainer.env_steps >= self._goal and trainer.iteration not in evaluated:
-            trainer.evaluate(self._episodes)
+            trainer.evaluate(self._episodes, sampled_episodes=self._sampled)
         self.write(trainer)
 
     def write(self, trainer: Trainer) -> None:
