@@ -315,11 +315,14 @@ class Settings:
 
     def changed(self: S, **changes: Any) -> S:
         """The same settings but for ``changes``, validated."""
-        return dataclasses.replace(self, **self._settle(changes))
+        return dataclasses.replace(self, **self._settle(changes, self))
 
     @classmethod
-    def _settle(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """``options``, and None for what says the same in another way where one of them was given."""
+    def _settle(cls, options: Mapping[str, Any], held: Settings | None = None) -> dict[str, Any]:
+        """``options`` for new settings, or for changes of ``held`` ones, and what follows from them for others.
+
+        Where one of two names was given that say the same, the other becomes None.
+        """
         settled = dict(options)
         for name, other in cls.ALTERNATIVES:
             for given, rival in ((name, other), (other, name)):
@@ -436,10 +439,12 @@ class SequentialSettings(Settings):
             self._needs_ratio("ratio_clamp")
 
     @classmethod
-    def _settle(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        settled = super()._settle(options)
-        if settled.get("preceding_correction", "ratio") != "ratio":
-            settled.setdefault("ratio_clamp", None)  # with no ratio in M there is nothing to clamp
+    def _settle(cls, options: Mapping[str, Any], held: Settings | None = None) -> dict[str, Any]:
+        settled = super()._settle(options, held)
+        default = cls.__dataclass_fields__["ratio_clamp"].default
+        untouched = held is None or getattr(held, "ratio_clamp", None) == default
+        if untouched and settled.get("preceding_correction", "ratio") != "ratio":
+            settled.setdefault("ratio_clamp", None)  # with no ratio in M the default has nothing to clamp
         return settled
 
     def _needs_ratio(self, name: str) -> None:
