@@ -93,7 +93,7 @@ def test_train_goes_on_where_it_was(tmp_path, capsys):
     assert main([*command, "--env-steps", "300"]) == 0
     both = pd.read_csv(tmp_path / "history.csv")
     assert both.groupby("seed")["env_steps"].max().tolist() == [320, 320]
-    seed_0 = both[both["seed"] == 0].head(2)
+    seed_0 = both[both["seed"] == 0].head(3)
     assert seed_0["reward"].tolist() == first[first["seed"] == 0]["reward"].tolist()
     assert set(both["order"]) == {"('agent_2', 'agent_1', 'agent_0')"}
 

@@ -160,7 +160,9 @@ def judge_exactly(trainer):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("name", "options"), [("happo", {"lr": 3e-2}), ("hatrpo", {"max_kl": 0.1, "ratio_clamp": None})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("happo", {"lr": 3e-2}), ("hatrpo", {"max_kl": 0.1, "ratio_clamp": None})]
+)
 def test_m_factors_are_the_exact_ones_sample_by_sample(name, options, order):
     trainer = random_problem(name, 16, 10, order=order, **options)
     trainer.step(), trainer.step()

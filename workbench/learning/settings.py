@@ -348,9 +348,11 @@ class Settings:
 class GradientSettings(Settings):
     """What methods that follow a surrogate's gradient add."""
 
+    n_steps: int = setting(128, integer(1), "joint steps per environment in one iteration")
+    critic_minibatches: int = setting(8, integer(1), "minibatches in each pass of the critic")
     lr: float = setting(3e-4, number(0, math.inf), "learning rate of the policies")
     epochs: int = setting(10, integer(1), "passes of each agent over the rollout, at most")
-    n_minibatches: int = setting(4, integer(1), "minibatches in each pass of an agent")
+    n_minibatches: int = setting(8, integer(1), "minibatches in each pass of an agent")
     entropy_coef: float = setting(0.0, number(0, math.inf), "weight of the entropy bonus")
 
 
@@ -363,7 +365,7 @@ class ClippedSettings(GradientSettings):
         None, any_schedule, "ε by position: None, 'linear', 'team_size', or a factor for each position"
     )
     team_target_kl: float | None = setting(
-        0.04,
+        0.03,
         optional(number(0, math.inf, open_ends=True)),
         "the team's KL at which passes end: each agent's end when its own KL is past this/n",
     )
