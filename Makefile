@@ -24,10 +24,14 @@ QUICKSTART := notebooks/01_quickstart.ipynb
 lab: $(VENV)/installed ## set up, then open JupyterLab on the quickstart (ARGS=--no-browser prints the address only)
 	$(PY) -m jupyterlab --ip=127.0.0.1 $(AS_ROOT) --LabApp.default_url=/lab/tree/$(QUICKSTART) $(ARGS)
 
+# Compiled code is kept by the file that a function is in, and not by those that it calls: what is older than these goes.
+ARITHMETIC := workbench/networks/kernels.py
+
 # Two processes, a file of tests to each; one thread in each, or they fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 test: $(VENV)/installed-test $(VENV)/older-ipykernel/installed ## set up, then pass every test and every notebook (ARGS="-k theory": some tests only)
+	@find workbench -name '*.nb[ci]' ! -newer $(ARITHMETIC) -delete
 	$(PYTEST) $(ARGS)
 	$(if $(ARGS),,$(PYTEST) --nbval notebooks/*.ipynb)
 
