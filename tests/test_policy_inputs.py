@@ -328,6 +328,16 @@ def test_one_trust_region_takes_the_others_place():
     assert wb.hatrpo(PointTeam(), seed=0, max_kl=0.5, **SMALL).team_max_kl is None
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_default_minibatches_are_no_more_than_the_samples(recurrent):
+    tiny = {"n_steps": 2, "sequence_length": 2, "hidden_sizes": (4,), "recurrent": recurrent}
+    trainer = wb.happo(PointTeam(n_envs=2), seed=0, **tiny)
+    trainer.iterate()
+    assert trainer.history["value_loss"].notna().all()
+    with pytest.raises(ValueError, match=r"9 minibatches of (2|4)"):
+        wb.happo(PointTeam(n_envs=2), seed=0, n_minibatches=9, **tiny).iterate()
+
+
 def test_passes_end_when_the_kl_is_past_its_target():
     free = wb.happo(PointTeam(), seed=0, team_target_kl=None, lr=1e-2, **SMALL)
     held = wb.happo(PointTeam(), seed=0, target_kl=1e-3, lr=1e-2, **SMALL)

@@ -137,7 +137,8 @@ def fit_critic(
 
     Returns where it led, the last gradient's norm (not finite where it stopped), and the mean loss on the way.
     """
-    clip, huber_delta, n_parts = settings.value_clip_epsilon, settings.huber_delta, settings.critic_minibatches
+    clip, huber_delta = settings.value_clip_epsilon, settings.huber_delta
+    n_parts = settings.n_parts("critic_minibatches", len(targets) if sequences is None else len(sequences))
     if isinstance(network, Mlp) and on_cpu(inputs):
         plan = fitting.schedule(
             len(inputs), settings.critic_epochs, n_parts, generator, learning_rate, settings.max_grad_norm

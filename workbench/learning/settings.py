@@ -296,6 +296,10 @@ class Settings:
                 meant = ALSO_CALLED.get(name)
                 if meant in cls.names():
                     raise UnknownNameError(f"unknown option of {method} {name!r}: here it is {meant!r}.")
+                if meant is not None:
+                    raise UnknownNameError(
+                        f"unknown option of {method} {name!r}: {method} has none; it is the {meant!r} of other methods."
+                    )
                 raise unknown_name(f"option of {method}", name, cls.names())
         return cls(**cls._settle(options))
 
@@ -338,6 +342,11 @@ class Settings:
     def update_threads(self) -> int:
         """Torch threads in estimates and updates."""
         return self.threads or 1
+
+    def n_parts(self, name: str, n_pieces: int) -> int:
+        """Minibatches of so many samples or sequences: the default is never more than there are of them."""
+        chosen = int(getattr(self, name))
+        return min(chosen, n_pieces) if chosen == type(self).__dataclass_fields__[name].default else chosen
 
     def decay(self, env_steps: int) -> float:
         """What learning rates are multiplied with after so many env steps."""

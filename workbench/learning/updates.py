@@ -202,8 +202,8 @@ def _ascend_compiled(
     """All passes without Python in between: ``fitting.ascend``."""
     layout, objective, samples = _compiled_problem(surrogate, policy, batch, settings.entropy_coef)
     schedule = fitting.schedule(
-        batch.n_pieces, settings.epochs, settings.n_minibatches, context.generator, context.learning_rate,
-        settings.max_grad_norm, context.target_kl,
+        len(batch), settings.epochs, settings.n_parts("n_minibatches", len(batch)), context.generator,
+        context.learning_rate, settings.max_grad_norm, context.target_kl,
     )  # fmt: skip
     return fitting.ascended(vector, layout, samples, objective, schedule)
 
@@ -240,7 +240,7 @@ def _ascend_by_passes(
     whole = pass_over(policy.network, batch.observations, batch.sequences)
     old = _distribution(policy, vector.values, batch) if math.isfinite(context.target_kl) else ()
     for epoch in range(settings.epochs):
-        for part in minibatches(batch, settings.n_minibatches, context.generator):
+        for part in minibatches(batch, settings.n_parts("n_minibatches", batch.n_pieces), context.generator):
             over = whole if part is batch else pass_over(policy.network, part.observations, part.sequences)
             slope = SurrogateGradient(policy.head, surrogate, part, settings.entropy_coef)
             gradient, norm = clip_norm(over.gradient(optimizer.values, slope), settings.max_grad_norm)

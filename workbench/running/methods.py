@@ -64,8 +64,8 @@ def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HAPPO: one agent after another ascends E[min(r·M, clip(r, 1 ± ε)·M)], M = Π_{j<m}(π_new/π_old) · A.
 
     A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("happo")``): ``clip_epsilon=0.2``,
-    ``epochs=5``, ``lr=5e-4``, ``order="random"``, … An unknown one is refused. Source: Kuba et al., ICLR 2022
-    (arXiv 2109.11251), algorithm 4.
+    ``epochs=10``, ``team_target_kl=0.03``, ``lr=3e-4``, ``order="random"``, … An unknown one is refused. Source: Kuba
+    et al., ICLR 2022 (arXiv 2109.11251), algorithm 4.
     """
     return make_trainer("happo", env, seed, settings)
 
@@ -74,9 +74,11 @@ def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
 def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HATRPO: one agent after another maximises E[r·M] subject to E[KL(old ‖ new)] ≤ δ, M = Π_{j<m}(π_new/π_old) · A.
 
-    A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("hatrpo")``): ``max_kl=0.01``,
-    ``damping=0.1``, ``cg_iterations=10``, ``order="random"``, … An unknown one is refused. The policies have no
-    learning rate: δ sets the length of their steps. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 3.
+    A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("hatrpo")``): ``team_max_kl=0.02``,
+    the δ of all agents together, or ``max_kl=``, that of each, as in the paper; ``damping=0.1``, ``cg_iterations=10``,
+    ``order="random"``, … An unknown one is refused. The policies have no learning rate: δ sets the length of their
+    steps. By default the preceding ratio in M is held to (⅔, 1.5), against the few heavy weights of rare states;
+    ``ratio_clamp=None`` is the paper's. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 3.
     """
     return make_trainer("hatrpo", env, seed, settings)
 
@@ -85,8 +87,8 @@ def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
 def haa2c(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HAA2C: one agent after another ascends E[r·M] with no clip, M = Π_{j<m}(π_new/π_old) · A.
 
-    HAPPO's settings but for ``clip_epsilon``; the learning rate and ``epochs=5`` alone bound how far r goes. Source:
-    Zhong et al., Heterogeneous-Agent Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
+    HAPPO's settings but for ``clip_epsilon`` and the KL targets; the learning rate and ``epochs=10`` alone bound how
+    far r goes. Source: Zhong et al., Heterogeneous-Agent Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
     """
     return make_trainer("haa2c", env, seed, settings)
 
