@@ -130,3 +130,17 @@ def test_an_unknown_kind_is_refused(tmp_path):
     trainer = wb.happo(PointTeam(), seed=0, **SMALL)
     with pytest.raises(ValueError, match="did you mean 'csv'"):
         wb.export_tables(trainer, tmp_path, kind="cvs")
+
+
+def test_policies_that_the_first_version_exported_are_read(tmp_path):
+    trainer = wb.happo(PointTeam(), seed=0, normalize_observations=False, activation="relu", layer_norm="all", **SMALL)
+    wb.export_policies(trainer, tmp_path)
+    about = json.loads((tmp_path / "policies.json").read_text())
+    for described in about["agents"].values():
+        for name in ("normalized", "activation", "layer_norm"):
+            del described[name]
+    seen = trainer.env.reset(seed=3).observations
+    before = wb.load_policies(tmp_path).act(seen)
+    (tmp_path / "policies.json").write_text(json.dumps(about))
+    for agent, action in wb.load_policies(tmp_path).act(seen).items():
+        np.testing.assert_array_equal(action, before[agent])

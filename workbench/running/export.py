@@ -133,16 +133,19 @@ class Policies:
             x = np.concatenate([x, np.broadcast_to(identity, (len(x), len(identity)))], 1)
         if x.ndim != 2 or x.shape[1] != described["inputs"]:
             raise ValueError(f"{agent} takes (n, {described['inputs']}) inputs, these are {x.shape}.")
-        if described["normalized"]:
+        if described.get("normalized"):
             mean, scale, limit = (self._tensors[f"{agent}/inputs/{name}"] for name in ("mean", "scale", "limit"))
             x = np.clip((x - mean) / scale, -limit, limit)
         x = x.astype(dtype)
+        # Files of 0.1.0 say nothing of these: all layers had a LayerNorm before them, and ReLU after.
+        norms = described.get("layer_norm", [True] * described["layers"])
+        activation = ACTIVATIONS[described.get("activation", "relu")]
         for index in range(described["layers"]):
-            if described["layer_norm"][index]:
+            if norms[index]:
                 x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
             x = x @ self._tensors[f"{agent}/layer_{index}/weight"] + self._tensors[f"{agent}/layer_{index}/bias"]
             if index < described["layers"] - 1:
-                x = ACTIVATIONS[described["activation"]](x)
+                x = activation(x)
         return x
 
     def act(
