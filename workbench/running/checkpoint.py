@@ -145,7 +145,7 @@ def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
     Raises ``OSError`` as the system gives it (disk full, no permission); what stood at ``path`` before is untouched.
     """
     path = Path(path)
-    text = json.dumps(values, sort_keys=True)
+    text = json.dumps(values, default=_plain)  # in their own order: that of a mapping of agents says who is who
     metadata = {"workbench": text, "sha256": digest(arrays, json.loads(text))}
     if len(text) > LONG:
         arrays, metadata["workbench"] = arrays | {DOCUMENT: np.frombuffer(text.encode(), np.uint8)}, DOCUMENT
@@ -166,6 +166,15 @@ def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays as Python's own, a function as its name."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if callable(value):
+        return {"callable": getattr(value, "__qualname__", repr(value))}
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept in a file")
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Arrays, Values]:
