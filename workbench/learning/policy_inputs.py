@@ -110,6 +110,14 @@ class Transform:
         standardize_features(raw, self.mean, self.scale, self.limit, out)
 
 
+def shown_to_network(transform: Transform | None, raw: Array, out: Array, moments: Moments | None = None) -> None:
+    """One agent's rows (rows, n), or the states, through its ``transform`` into ``out``; None: as they are."""
+    if transform is None:
+        out[...] = raw
+    else:
+        transform(raw[None], out[None], moments)
+
+
 @compiled
 def standardize_features(raw: Any, mean: Any, scale: Any, limit: Any, out: Any) -> None:
     """x = clip((o − μ)/σ, ±limit) of every agent's rows: (n_agents, rows, n), with (n_agents, n) statistics."""

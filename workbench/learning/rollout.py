@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.envs.base import Final, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
-from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform
+from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
 
@@ -141,11 +141,8 @@ class _RolloutBuffer:
         for index, inputs in enumerate(self.inputs):
             moments = self.seen[index] if acted_upon else None
             self.actor.inputs(index, step.observations, inputs.numpy()[:, t], moments, step.active)
-        state = self.states.numpy()[t]
-        if self.state_transform is None:
-            state[...] = step.state
-        else:
-            self.state_transform(step.state[None], state[None], self.seen_states if acted_upon else None)
+        counted = self.seen_states if acted_upon else None
+        shown_to_network(self.state_transform, step.state, self.states.numpy()[t], counted)
 
     def act(self, t: int, step: TimeStep) -> dict[str, npt.NDArray[Any]]:
         """Every agent's action on what was shown at t."""
@@ -215,17 +212,14 @@ class _RolloutBuffer:
         none = [np.empty((0, 2), np.int64)]
         at = np.concatenate(none + [np.stack([np.full(len(final.envs), t), final.envs], 1) for t, final in finals])
         states = torch.empty(len(at), *self.states.shape[2:], dtype=self.dtype)
-        seen = {a: [self.env_shows(a), *(final.observations[a] for _, final in finals)] for a in agents}
+        seen = {a: [self._no_observations(a), *(final.observations[a] for _, final in finals)] for a in agents}
         if finals:
             raw = np.concatenate([final.state for _, final in finals])
-            if self.state_transform is None:
-                states.numpy()[...] = raw
-            else:
-                self.state_transform(raw[None], states.numpy()[None])
+            shown_to_network(self.state_transform, raw, states.numpy())
         observations = {agent: self.actor.inputs_of(agent, np.concatenate(seen[agent])) for agent in agents}
         return torch.from_numpy(at.astype(np.int64)), states, observations
 
-    def env_shows(self, agent: str) -> npt.NDArray[Any]:
+    def _no_observations(self, agent: str) -> npt.NDArray[Any]:
         """No observations of an agent, (0, observation_dim)."""
         return np.empty((0, *(self.env.observation_spaces[agent].shape or ())))
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from workbench.envs.base import Snapshot, TeamEnv
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.history import Log
-from workbench.learning.policy_inputs import FeatureStatistics, Transform
+from workbench.learning.policy_inputs import FeatureStatistics, Transform, shown_to_network
 from workbench.learning.rollout import CollectorState, Rollout
 from workbench.learning.settings import Settings
 from workbench.learning.team import Actor, Team
@@ -138,12 +138,8 @@ def critic_inputs_of(setup: Setup, state: State, actor: Actor, name: str, shown:
     """What a critic sees of ``shown`` (n, dim), the states or one agent's observations: (n, inputs), on the CPU."""
     if name != CENTRAL:
         return actor.inputs_of(name, shown)
-    transform = state_transform(setup, state)
     inputs = torch.empty(shown.shape, dtype=state.settings.torch_dtype)
-    if transform is None:
-        inputs.numpy()[...] = shown
-    else:
-        transform(shown[None], inputs.numpy()[None])
+    shown_to_network(state_transform(setup, state), shown, inputs.numpy())
     return inputs
 
 

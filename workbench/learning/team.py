@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.envs.base import TeamEnv
 from workbench.errors import unknown_name
-from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform
+from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.networks import kernels
 from workbench.networks.cuda_graphs import replayed
 from workbench.networks.distributions import Head, Parameters, head_for
@@ -275,17 +275,11 @@ class Actor:
 
     def inputs_of(self, agent: str, observations: npt.NDArray[Any]) -> Tensor:
         """What the policy of one agent sees of ``observations`` (n, observation_dim): (n, inputs), on the CPU."""
-        policy, dtype = self.team.policy(agent), self.stacks[0].flats.dtype
-        out = torch.empty(len(observations), policy.network.n_inputs, dtype=dtype)
-        for stacked in self.stacks:
-            if agent in stacked.agents:
-                row = stacked.agents.index(agent)
-                numbers = np.tile(self.team.number(agent), (len(observations), 1))
-                raw = np.concatenate([observations, numbers], 1)
-                if stacked.transform is None:
-                    out.numpy()[:] = raw
-                else:
-                    stacked.transform.row(row)(raw[None], out.numpy()[None])
+        stacked = next(each for each in self.stacks if agent in each.agents)
+        out = torch.empty(len(observations), stacked.policy.network.n_inputs, dtype=stacked.flats.dtype)
+        numbers = np.tile(self.team.number(agent), (len(observations), 1))
+        own = stacked.transform and stacked.transform.row(stacked.agents.index(agent))
+        shown_to_network(own, np.concatenate([observations, numbers], 1), out.numpy())
         return out
 
     def distribution(self, stacked: Stack, inputs: Tensor, masks: Tensor | None = None) -> Parameters:
