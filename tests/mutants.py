@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "drop the preceding ratio",
         "learning/agent_turn.py",
-        "return m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)",
+        "return m_factor(clamp_ratio(w, settings.ratio_bounds), advantages)",
         "return advantages",
         "test_happo.py test_known_answers.py",
     ),
@@ -155,8 +155,8 @@ MUTANTS = (
     Mutant(
         "normalise advantages after M",
         "learning/agent_turn.py",
-        "return m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)",
-        "m = m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)\n        return (m - m.mean()) / m.std()",
+        "return m_factor(clamp_ratio(w, settings.ratio_bounds), advantages)",
+        "m = m_factor(clamp_ratio(w, settings.ratio_bounds), advantages)\n        return (m - m.mean()) / m.std()",
         "test_happo.py",
     ),
     Mutant(
@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "share minibatch permutations across agents",
         "learning/agent_turn.py",
-        'return setup.streams.torch("policy minibatches", state.iteration, list(setup.team.units).index(unit))',
-        'return setup.streams.torch("policy minibatches", state.iteration, 0)',
+        'generator=setup.streams.torch("policy minibatches", state.iteration, list(setup.team.units).index(unit)),',
+        'generator=setup.streams.torch("policy minibatches", state.iteration, 0)',
         "test_family.py",
     ),
     Mutant(
@@ -281,14 +281,14 @@ MUTANTS = (
     ),
     Mutant(
         "choose once instead of anew",
-        "learning/agent_turn.py",
+        "learning/orders.py",
         "if asked_anew else left",
         "if False else left",
         "test_orders.py",
     ),
     Mutant(
         "overrule the hand",
-        "learning/agent_turn.py",
+        "learning/orders.py",
         "and not state.manual_order",
         "",
         "test_orders.py",

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.learning.agent_turn import unit_batch
+from workbench.learning.agent_turn import agent_turn
 from workbench.learning.settings import Settings
 from workbench.running.methods import METHODS
 
@@ -218,7 +218,7 @@ def test_an_agent_that_leaves_counts_where_it_was_there_though_its_group_stays()
     state = trainer._state
     state = replace(state, rollout=replace(state.rollout, active={"agent_1": left}))
     unit = trainer.units[0]
-    batch, _ = unit_batch(trainer._setup, state, unit, dict.fromkeys(trainer.env.agents, state.preceding_ratio))
+    batch = agent_turn(trainer._setup, state, unit, dict.fromkeys(trainer.env.agents, state.preceding_ratio)).batch
     assert torch.equal(batch.weights.view(3, 12, 4), torch.stack([torch.ones(12, 4), left, torch.ones(12, 4)]))
 
 
@@ -231,7 +231,8 @@ def test_an_agent_whose_actions_are_limited_may_share_with_one_whose_are_not():
     state = trainer._state
     state = replace(state, rollout=replace(state.rollout, masks={"agent_1": limits}))
     m_factors = dict.fromkeys(trainer.env.agents, state.preceding_ratio)
-    batch, (log_p,) = unit_batch(trainer._setup, state, trainer.units[0], m_factors)
+    turn = agent_turn(trainer._setup, state, trainer.units[0], m_factors)
+    batch, (log_p,) = turn.batch, turn.old
     assert torch.equal(batch.masks.view(2, 12, 4, 3)[1], limits)
     probabilities = log_p.exp().view(2, 12, 4, 3)
     assert (probabilities[0] > 0).all()

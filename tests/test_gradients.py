@@ -17,7 +17,7 @@ from workbench.learning.critic import ValueGradient, value_loss
 from workbench.learning.settings import ClippedSettings
 from workbench.learning.surrogate import ratio
 from workbench.learning.team import Policy
-from workbench.learning.updates import Surrogate, SurrogateGradient, UnitBatch, UpdateContext
+from workbench.learning.updates import AgentTurn, Surrogate, SurrogateGradient, UnitBatch
 from workbench.networks import gradients, kernels
 from workbench.networks.distributions import Gaussian
 from workbench.networks.gradients import (
@@ -187,10 +187,22 @@ def gaussian_problem(dtype, std="exp", n=600, present=True, joint=False):
     return policy, ParameterVector.of(values), batch
 
 
-def context(**changes):
-    given = {"unit": "agent_0", "position": 0, "n_units": 1, "learning_rate": 1e-2, "max_kl": math.nan}
-    generator = torch.Generator().manual_seed(5)
-    return UpdateContext(**{**given, "target_kl": math.inf, "generator": generator, **changes})
+def turn_of(policy, vector, batch, settings):
+    return AgentTurn(
+        unit="agent_0",
+        policy=policy,
+        vector=vector,
+        batch=batch,
+        old=policy.distribution(vector.values, batch.observations),
+        preceding_ratio=torch.ones_like(batch.m_factors),
+        settings=settings,
+        position=0,
+        n_units=1,
+        team_size=1,
+        lr_scale=1.0,
+        max_kl=math.nan,
+        generator=torch.Generator().manual_seed(5),
+    )
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -211,12 +223,12 @@ def test_an_agents_update_in_one_call_is_the_same_step_by_step(
     joint = surrogate.joint_epsilon is not None
     policy, vector, batch = gaussian_problem(torch.float64, std, present=present, joint=joint)
     settings = ClippedSettings(
-        epochs=5, n_minibatches=n_minibatches, entropy_coef=0.01, dtype="float64", max_grad_norm=0.3
+        epochs=5, n_minibatches=n_minibatches, entropy_coef=0.01, dtype="float64", max_grad_norm=0.3, lr=1e-2
     )
     before = vector.values.clone()
     with worker_threads(n_threads):
-        found = updates._ascend_compiled(surrogate, policy, vector, batch, settings, context(target_kl=target_kl))
-    expected = updates._ascend_by_passes(surrogate, policy, vector, batch, settings, context(target_kl=target_kl))
+        found = updates._ascend_compiled(turn_of(policy, vector, batch, settings), surrogate, target_kl)
+    expected = updates._ascend_by_passes(turn_of(policy, vector, batch, settings), surrogate, target_kl)
     assert torch.equal(vector.values, before)
     assert float((expected[0].values - before).abs().max()) > 1e-3
     for part in ("values", "first_moment", "second_moment"):
@@ -261,7 +273,8 @@ def test_what_is_not_a_number_is_told_by_the_norm(where):
     spoilt[torch.nonzero(batch.weights)[0]] = math.nan
     batch = dataclasses.replace(batch, **{where: spoilt})
     for ascend in (updates._ascend_compiled, updates._ascend_by_passes):
-        assert math.isnan(ascend(Surrogate(0.2), policy, vector, batch, ClippedSettings(), context())[1])
+        turn = turn_of(policy, vector, batch, ClippedSettings())
+        assert math.isnan(ascend(turn, Surrogate(0.2), math.inf)[1])
 
 
 @pytest.mark.parametrize("n_parts", [2, 5])

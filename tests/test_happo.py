@@ -10,7 +10,7 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.learning.phases import unit_batch
+from workbench.learning.agent_turn import agent_turn
 from workbench.learning.surrogate import clipped_surrogate, ratio, telescoping_gap
 from workbench.learning.updates import UnitBatch, minibatches
 
@@ -23,7 +23,7 @@ def own_ratios(trainer, before):
     setup, after = trainer._setup, trainer._state
     ratios = {}
     for agent in setup.team.agents:
-        batch, _ = unit_batch(setup, before, agent, {agent: before.preceding_ratio})
+        batch = agent_turn(setup, before, agent, {agent: before.preceding_ratio}).batch
         new = setup.team.policies[agent].log_probs(after.policies[agent].values, batch.observations, batch.actions)
         ratios[agent] = ratio(new, batch.old_log_probs).view_as(before.preceding_ratio)
     return ratios
@@ -96,7 +96,7 @@ def test_one_agents_update_is_textbook_ppo():
     trainer = wb.happo(PointTeam(n_agents=1), seed=5, epochs=4, dtype="float64", **PLAIN, **SMALL)
     trainer.step(), trainer.step()
     before = trainer._state
-    batch, _ = unit_batch(trainer._setup, before, "agent_0", {"agent_0": before.estimate.advantages["state"]})
+    batch = agent_turn(trainer._setup, before, "agent_0", {"agent_0": before.estimate.advantages["state"]}).batch
     policy = trainer._setup.team.policies["agent_0"]
     theta = torch.nn.Parameter(before.policies["agent_0"].values.clone())
     optimizer = torch.optim.Adam([theta], lr=3e-4, eps=1e-5)

@@ -12,7 +12,7 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.learning.advantages import gae, td_errors, trace_correction
-from workbench.learning.agent_turn import scores, unit_batch
+from workbench.learning.agent_turn import agent_turn, scores
 from workbench.learning.settings import ClippedSettings
 from workbench.learning.surrogate import (
     clamp_ratio,
@@ -216,7 +216,7 @@ def test_the_joint_clip_in_a_run():
     trainer.step(), trainer.step(), trainer.step()
     before = trainer._state
     w, a = before.preceding_ratio.clamp(0.9, 1.1).flatten(), before.estimate.advantages["state"].flatten()
-    batch, _ = unit_batch(trainer._setup, before, "agent_0", {"agent_0": (w * a).view_as(before.preceding_ratio)})
+    batch = agent_turn(trainer._setup, before, "agent_0", {"agent_0": (w * a).view_as(before.preceding_ratio)}).batch
     theta = before.policies["agent_0"].values.clone().requires_grad_()
     policy = trainer._setup.team.policies["agent_0"]
     r = ratio(policy.log_probs(theta, batch.observations, batch.actions), batch.old_log_probs)

@@ -10,7 +10,7 @@ import torch
 from point_team import PointTeam
 
 import workbench as wb
-from workbench.learning.agent_turn import next_m_factor, scores, unit_batch
+from workbench.learning.agent_turn import agent_turn, scores
 from workbench.learning.orders import RULES, OrderContext, adaptive, rule_for
 
 SMALL = {"n_steps": 12, "hidden_sizes": (8,)}
@@ -65,7 +65,8 @@ def dense_score(trainer, unit, damping=0.1):
     """√(gᵀ(F + damping)⁻¹g) with the Hessian of the KL written out."""
     setup, state = trainer._setup, trainer._state
     policy, theta = setup.team.policies[unit], state.policies[unit].values
-    batch, old = unit_batch(setup, state, unit, {unit: next_m_factor(setup, state, unit)})
+    turn = agent_turn(setup, state, unit)
+    batch, old = turn.batch, turn.old
 
     def surrogate(values):
         r = (policy.log_probs(values, batch.observations, batch.actions) - batch.old_log_probs).exp()

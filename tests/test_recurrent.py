@@ -10,7 +10,7 @@ from point_team import PointTeam
 
 import workbench as wb
 from workbench.envs.base import Final, TeamEnv, TimeStep
-from workbench.learning.agent_turn import unit_batch
+from workbench.learning.agent_turn import agent_turn
 from workbench.learning.phases import _values
 from workbench.learning.trust_region import fisher_vector_product
 from workbench.networks.distributions import Categorical, Gaussian
@@ -149,7 +149,7 @@ def test_what_is_learned_from_is_what_was_acted_on(sharing):
                 memory[agent] = memory[agent] * (~rollout.done[t])[:, None]
             ended += int(rollout.done[t].sum())
         for unit, group in setup.team.units.items():
-            _, old = unit_batch(setup, state, unit, dict.fromkeys(group, state.preceding_ratio))
+            old = agent_turn(setup, state, unit, dict.fromkeys(group, state.preceding_ratio)).old
             expected = torch.cat([torch.stack(means[agent]).flatten(0, 1) for agent in group])
             torch.testing.assert_close(old[0], expected, rtol=0, atol=1e-12)
         events = trainer.iterate()
@@ -209,7 +209,7 @@ def test_minibatches_are_of_whole_sequences():
     trainer.iterate()
     trainer.step(), trainer.step()
     state, setup = trainer._state, trainer._setup
-    batch, _ = unit_batch(setup, state, "agent_0", {"agent_0": state.preceding_ratio})
+    batch = agent_turn(setup, state, "agent_0", {"agent_0": state.preceding_ratio}).batch
     assert batch.n_pieces == 12 // 4 * 4
     policy, values = setup.team.policies["agent_0"], state.policies["agent_0"].values
     for part in torch.randperm(batch.n_pieces).split(5):

@@ -9,7 +9,7 @@ from point_team import PointTeam
 from torch import distributions as reference
 
 import workbench as wb
-from workbench.learning.phases import unit_batch
+from workbench.learning.agent_turn import agent_turn
 from workbench.learning.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
@@ -157,7 +157,7 @@ def own_update(trainer, before, agent):
     """Gain and KL of an agent's latest update, by torch.distributions, from the parameters before and after it."""
     setup, after = trainer._setup, trainer._state
     m = torch.from_numpy(trainer.m_factors[agent]).double()
-    batch, _ = unit_batch(setup, before, agent, {agent: m})
+    batch = agent_turn(setup, before, agent, {agent: m}).batch
     policy = setup.team.policies[agent]
 
     def distribution(state):

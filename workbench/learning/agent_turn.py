@@ -1,86 +1,108 @@
-"""One turn of the sequential update: who is next, with which M, on what batch, and what came of it."""
+"""One turn of the sequential update: with which M, on what batch, with how much to spend, and what it did."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from workbench.learning import orders
 from workbench.learning.advantages import trace_correction
 from workbench.learning.rollout import Rollout
-from workbench.learning.settings import ClippedSettings, SequentialSettings, Settings, TrustRegionSettings
+from workbench.learning.settings import SequentialSettings, Settings, TrustRegionSettings
 from workbench.learning.state import Setup, State, computing
 from workbench.learning.surrogate import clamp_ratio, log_variance, m_factor, masked_mean, outside, ratio_diagnostics
-from workbench.learning.team import Policy
 from workbench.learning.trust_region import share_kl
-from workbench.learning.updates import UnitBatch, UpdateContext, expected_gain, refuse_non_finite
+from workbench.learning.updates import AgentTurn, UnitBatch, expected_gain, refuse_non_finite
 from workbench.networks.distributions import Parameters
 from workbench.networks.gru import Sequences
 
 
-def draw_order(setup: Setup, state: State, remaining: tuple[str, ...]) -> tuple[str, ...]:
-    """The order of those who remain, by the rule that the settings name.
+@torch.no_grad()
+def agent_turn(
+    setup: Setup,
+    state: State,
+    unit: str,
+    m_factors: Mapping[str, Tensor] | None = None,
+    max_kl: float = math.nan,
+) -> AgentTurn[Any]:
+    """The turn of a unit if it is the next: its samples, flat, its distribution on them, and what it is updated with.
 
-    An adaptive rule has nothing to look at before there are advantages; what it will choose is not known then, and the
-    environment's order stands in for it.
+    ``m_factors`` {agent: (n_steps, n_envs)}: those of ``next_m_factor`` where none are given.
     """
-    resolve = setup.team.resolve
-    rule = orders.rule_for(state.settings.order, resolve)
-    adaptive = orders.is_adaptive(rule)
-    if adaptive and state.phase != "update_agent":
-        rule = orders.fixed_order
-    context = orders.OrderContext(
-        units=tuple(setup.team.units),
-        remaining=remaining,
-        iteration=state.iteration,
-        rng=setup.streams.numpy("order", state.iteration, state.position if adaptive else 0),
-        position=state.position,
-        scores=lambda: scores(setup, state, remaining),
+    assert state.rollout is not None
+    assert state.preceding_ratio is not None
+    rollout, group, policy, settings = state.rollout, setup.team.units[unit], setup.team.policies[unit], state.settings
+    m_factors = m_factors or {agent: next_m_factor(setup, state, agent) for agent in group}
+
+    def flat(arrays: list[Tensor]) -> Tensor:
+        joined = arrays[0] if len(arrays) == 1 else torch.cat(arrays)
+        return joined.flatten(0, 1)
+
+    observations = flat([rollout.observations[agent][:-1] for agent in group])
+    actions = flat([rollout.actions[agent] for agent in group])
+    limited, there = (_of_all(group, arrays) for arrays in (rollout.masks, rollout.active))
+    masks = None if limited is None else flat(limited)
+    sequences = sequences_of(rollout, settings, [rollout.memories[a] for a in group if a in rollout.memories])
+    old = policy.distribution(state.policies[unit].values, observations, masks, sequences)
+    joint = None
+    if settings.joint_epsilon is not None:
+        assert state.estimate is not None
+        w = clamp_ratio(state.preceding_ratio, settings.ratio_bounds)
+        joint = flat([w] * len(group)), flat([state.estimate.advantages[setup.critic_of(agent)] for agent in group])
+    batch = UnitBatch(
+        observations=observations,
+        actions=actions,
+        old_log_probs=policy.head.log_prob(old, actions),
+        m_factors=flat([m_factors[agent] for agent in group]),
+        masks=masks,
+        weights=None if there is None else flat(there),
+        joint=joint,
+        sequences=sequences,
     )
-    return orders.resolve_permutation(tuple(rule(context)), remaining, resolve)
+    return AgentTurn(
+        unit=unit,
+        policy=policy,
+        vector=state.policies[unit],
+        batch=batch,
+        old=old,
+        preceding_ratio=state.preceding_ratio,
+        settings=settings,
+        position=state.position,
+        n_units=len(state.order),
+        team_size=len(setup.team.agents),
+        lr_scale=settings.decay(state.env_steps),
+        max_kl=max_kl,
+        generator=setup.streams.torch("policy minibatches", state.iteration, list(setup.team.units).index(unit)),
+    )
 
 
-def readapted(setup: Setup, state: State) -> tuple[str, ...]:
-    """The order of those who are left, after an update: as it was, unless the rule is an adaptive one."""
-    left = state.order[state.position :]
-    rule = orders.rule_for(state.settings.order, setup.team.resolve)
-    asked_anew = orders.is_adaptive(rule) and len(left) > 1 and not state.manual_order
-    return draw_order(setup, state, left) if asked_anew else left
+def next_m_factor(setup: Setup, state: State, agent: str) -> Tensor:
+    """M of an agent that is updated next: (n_steps, n_envs)."""
+    assert state.estimate is not None
+    assert state.preceding_ratio is not None
+    assert state.rollout is not None
+    settings, critic = state.settings, setup.critic_of(agent)
+    advantages, w = state.estimate.advantages[critic], state.preceding_ratio
+    if not isinstance(settings, SequentialSettings) or settings.preceding_correction is None:
+        return advantages
+    if settings.preceding_correction == "ratio":
+        return m_factor(clamp_ratio(w, settings.ratio_bounds), advantages)
+    return advantages + trace_correction(
+        state.estimate.td_errors[critic], w, state.rollout.done, gamma=settings.gamma, gae_lambda=settings.gae_lambda
+    )
 
 
-def scores(setup: Setup, state: State, units: tuple[str, ...]) -> dict[str, float]:
+def scores(setup: Setup, state: State, units: Sequence[str]) -> dict[str, float]:
     """{unit: √(gᵀF⁻¹g)}, what each promises to gain for each √(2δ) of KL on its M-factors as they are now."""
     found = {}
     with computing(setup, state.settings):
         for unit in units:
-            m_factors = {agent: next_m_factor(setup, state, agent) for agent in setup.team.units[unit]}
-            batch, _ = unit_batch(setup, state, unit, m_factors)
-            policy, stream = setup.team.policies[unit], update_stream(setup, state, unit)
-            found[unit] = expected_gain(policy, state.policies[unit], batch, state.settings, stream)
+            found[unit] = expected_gain(agent_turn(setup, state, unit))
             refuse_non_finite(found[unit], f"the score of {unit}")
     return found
-
-
-def update_stream(setup: Setup, state: State, unit: str) -> torch.Generator:
-    """The generator of a unit's minibatches in this iteration, at its beginning."""
-    return setup.streams.torch("policy minibatches", state.iteration, list(setup.team.units).index(unit))
-
-
-def update_context(setup: Setup, state: State, unit: str) -> UpdateContext:
-    """What a unit is updated with."""
-    settings = state.settings
-    return UpdateContext(
-        unit=unit,
-        position=state.position,
-        n_units=len(state.order),
-        learning_rate=getattr(settings, "lr", 0.0) * settings.decay(state.env_steps),
-        max_kl=max_kl(setup, state),
-        target_kl=settings.target_kl_of(len(setup.team.agents)) if isinstance(settings, ClippedSettings) else math.inf,
-        generator=update_stream(setup, state, unit),
-    )
 
 
 def max_kl(setup: Setup, state: State) -> float:
@@ -95,62 +117,6 @@ def max_kl(setup: Setup, state: State) -> float:
     left = n * each - n * state.partial_metrics.get("kl", 0.0)
     promised = scores(setup, state, remaining)
     return share_kl(settings.kl_allocation, [promised[unit] for unit in remaining], max(left, 0.0))[0]
-
-
-def next_m_factor(setup: Setup, state: State, agent: str) -> Tensor:
-    """M of an agent that is updated next: (n_steps, n_envs)."""
-    assert state.estimate is not None
-    assert state.preceding_ratio is not None
-    assert state.rollout is not None
-    settings, critic = state.settings, setup.critic_of(agent)
-    advantages, w = state.estimate.advantages[critic], state.preceding_ratio
-    correction = getattr(settings, "preceding_correction", None)
-    if correction == "ratio":
-        return m_factor(clamp_ratio(w, ratio_bounds(settings)), advantages)
-    if correction == "trace":
-        return advantages + trace_correction(
-            state.estimate.td_errors[critic],
-            w,
-            state.rollout.done,
-            gamma=settings.gamma,
-            gae_lambda=settings.gae_lambda,
-        )
-    return advantages
-
-
-@torch.no_grad()
-def unit_batch(setup: Setup, state: State, unit: str, m_factors: Mapping[str, Tensor]) -> tuple[UnitBatch, Parameters]:
-    """All of a unit's samples, flat, and its distribution's parameters before the update."""
-    assert state.rollout is not None
-    rollout, group, policy = state.rollout, setup.team.units[unit], setup.team.policies[unit]
-
-    def flat(arrays: list[Tensor]) -> Tensor:
-        joined = arrays[0] if len(arrays) == 1 else torch.cat(arrays)
-        return joined.flatten(0, 1)
-
-    observations = flat([rollout.observations[agent][:-1] for agent in group])
-    actions = flat([rollout.actions[agent] for agent in group])
-    limited, there = (_of_all(group, arrays) for arrays in (rollout.masks, rollout.active))
-    masks = None if limited is None else flat(limited)
-    sequences = sequences_of(rollout, state.settings, [rollout.memories[a] for a in group if a in rollout.memories])
-    old = policy.distribution(state.policies[unit].values, observations, masks, sequences)
-    joint = None
-    if getattr(state.settings, "joint_clip_epsilon", None) is not None:
-        assert state.preceding_ratio is not None
-        assert state.estimate is not None
-        w = clamp_ratio(state.preceding_ratio, ratio_bounds(state.settings))
-        joint = flat([w] * len(group)), flat([state.estimate.advantages[setup.critic_of(agent)] for agent in group])
-    batch = UnitBatch(
-        observations=observations,
-        actions=actions,
-        old_log_probs=policy.head.log_prob(old, actions),
-        m_factors=flat([m_factors[agent] for agent in group]),
-        masks=masks,
-        weights=None if there is None else flat(there),
-        joint=joint,
-        sequences=sequences,
-    )
-    return batch, old
 
 
 def _of_all(group: Sequence[str], arrays: Mapping[str, Tensor]) -> list[Tensor] | None:
@@ -171,15 +137,7 @@ def sequences_of(rollout: Rollout, settings: Settings, memories: list[Tensor]) -
     return Sequences(settings.sequence_length, rollout.rewards.shape[1], before, starts.repeat(len(memories)))
 
 
-def agent_diagnostics(
-    policy: Policy,
-    batch: UnitBatch,
-    own: Tensor,
-    old: Parameters,
-    new: Parameters,
-    context: UpdateContext,
-    state: State,
-) -> dict[str, float]:
+def agent_diagnostics(turn: AgentTurn[Any], own: Tensor, new: Parameters, variance_before: float) -> dict[str, float]:
     """What the update did, and what it was given to work on, over the whole batch; see ``ratio_diagnostics`` too.
 
     kl                               mean KL(old ‖ new)
@@ -192,26 +150,18 @@ def agent_diagnostics(
     effective_sample_size_reference  e^{−Σσ²}, σ² the predecessors' var(log r): what the effective sample size would be
                                      if their log-ratios were independent and N(−σ²/2, σ²)
     """
-    assert state.preceding_ratio is not None
-    settings = state.settings
-    epsilon = math.nan
-    if isinstance(settings, ClippedSettings):
-        epsilon = settings.clip_epsilon_at(context.position, context.n_units)
-    joint_epsilon = getattr(settings, "joint_clip_epsilon", None) or epsilon
-    joint = state.preceding_ratio.flatten().repeat(len(own) // state.preceding_ratio.numel()) * own
+    policy, batch, settings = turn.policy, turn.batch, turn.settings
+    epsilon = settings.clip_epsilon_at(turn.position, turn.n_units)
+    joint_epsilon = settings.joint_epsilon or epsilon
+    joint = turn.preceding_ratio.flatten().repeat(len(own) // turn.preceding_ratio.numel()) * own
     return {
-        "kl": float(masked_mean(policy.head.kl(old, new), batch.weights)),
+        "kl": float(masked_mean(policy.head.kl(turn.old, new), batch.weights)),
         "entropy": float(masked_mean(policy.head.entropy(new), batch.weights)),
         "std": float(new[1].mean()) if policy.head.action_dtype is None else math.nan,
         "clipped_fraction": outside(own, epsilon, batch.weights),
         "joint_clipped_fraction": outside(joint, joint_epsilon, batch.weights),
         "surrogate_gain": float(masked_mean((own - 1) * batch.m_factors, batch.weights)),
         "log_ratio_variance": log_variance(own),
-        **ratio_diagnostics(state.preceding_ratio, batch.m_factors, ratio_bounds(settings)),
-        "effective_sample_size_reference": math.exp(-state.partial_metrics.get("log_ratio_variance", 0.0)),
+        **ratio_diagnostics(turn.preceding_ratio, batch.m_factors, settings.ratio_bounds),
+        "effective_sample_size_reference": math.exp(-variance_before),
     }
-
-
-def ratio_bounds(settings: Settings) -> tuple[float | None, float | None]:
-    """Bounds on the preceding ratio in M."""
-    return settings.ratio_bounds if isinstance(settings, SequentialSettings) else (None, None)

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from workbench.errors import unknown_name
+from workbench.learning.agent_turn import scores
+from workbench.learning.state import Setup, State
 
 
 @dataclass(frozen=True)
@@ -147,3 +149,33 @@ def rule_for(order: Any, resolve: Callable[[object], str]) -> OrderRule:
         return order  # type: ignore[no-any-return]  # a user's function; what it returns is checked where it is used
     names = [resolve(who) for who in order]
     return lambda context: sorted(context.remaining, key=names.index)
+
+
+def draw_order(setup: Setup, state: State, remaining: tuple[str, ...]) -> tuple[str, ...]:
+    """The order of those who remain, by the rule that the settings name.
+
+    An adaptive rule has nothing to look at before there are advantages; what it will choose is not known then, and the
+    environment's order stands in for it.
+    """
+    resolve = setup.team.resolve
+    rule = rule_for(state.settings.order, resolve)
+    adaptive = is_adaptive(rule)
+    if adaptive and state.phase != "update_agent":
+        rule = fixed_order
+    context = OrderContext(
+        units=tuple(setup.team.units),
+        remaining=remaining,
+        iteration=state.iteration,
+        rng=setup.streams.numpy("order", state.iteration, state.position if adaptive else 0),
+        position=state.position,
+        scores=lambda: scores(setup, state, remaining),
+    )
+    return resolve_permutation(tuple(rule(context)), remaining, resolve)
+
+
+def readapted(setup: Setup, state: State) -> tuple[str, ...]:
+    """The order of those who are left, after an update: as it was, unless the rule is an adaptive one."""
+    left = state.order[state.position :]
+    rule = rule_for(state.settings.order, setup.team.resolve)
+    asked_anew = is_adaptive(rule) and len(left) > 1 and not state.manual_order
+    return draw_order(setup, state, left) if asked_anew else left

@@ -15,17 +15,10 @@ import torch
 from torch import Tensor
 
 from workbench.learning.advantages import gae, standardization, td_errors
-from workbench.learning.agent_turn import (
-    agent_diagnostics,
-    draw_order,
-    next_m_factor,
-    readapted,
-    sequences_of,
-    unit_batch,
-    update_context,
-)
+from workbench.learning.agent_turn import agent_diagnostics, agent_turn, max_kl, next_m_factor, sequences_of
 from workbench.learning.critic import ValueNormalizer, explained_variance, fit_critic
 from workbench.learning.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
+from workbench.learning.orders import draw_order, readapted
 from workbench.learning.policy_inputs import FeatureStatistics
 from workbench.learning.rollout import Rollout, collect
 from workbench.learning.state import CENTRAL, AdvantageEstimate, Setup, State, actor_of, computing, state_transform
@@ -147,17 +140,18 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
     started = time.perf_counter()
     assert state.preceding_ratio is not None
     unit = state.order[state.position]
-    policy, group = setup.team.policies[unit], setup.team.units[unit]
+    group = setup.team.units[unit]
     m_factors = {agent: next_m_factor(setup, state, agent) for agent in group}
-    context = update_context(setup, state, unit)
+    spendable = max_kl(setup, state)
+    variance_before = state.partial_metrics.get("log_ratio_variance", 0.0)
     with computing(setup, state.settings):
-        batch, old = unit_batch(setup, state, unit, m_factors)
-        updated, diagnostics = setup.method.rule(policy, state.policies[unit], batch, state.settings, context)
+        turn = agent_turn(setup, state, unit, m_factors, spendable)
+        updated, diagnostics = setup.method.rule(turn)
         with torch.no_grad():
-            new = policy.distribution(updated.values, batch.observations, batch.masks, batch.sequences)
-            own = ratio(policy.head.log_prob(new, batch.actions), batch.old_log_probs)
+            batch, new = turn.batch, turn.distribution(updated.values)
+            own = ratio(turn.policy.head.log_prob(new, batch.actions), batch.old_log_probs)
             refuse_non_finite(float(own.sum()), f"the ratio of {unit}")
-            diagnostics = {**agent_diagnostics(policy, batch, own, old, new, context, state), **diagnostics}
+            diagnostics = {**agent_diagnostics(turn, own, new, variance_before), **diagnostics}
             if batch.weights is not None:
                 own = torch.where(batch.weights > 0, own, torch.ones_like(own))
             joint = own.view(len(group), *state.preceding_ratio.shape).prod(0)
@@ -174,8 +168,7 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
         partial_metrics={
             **state.partial_metrics,
             "kl": state.partial_metrics.get("kl", 0.0) + diagnostics["kl"] / len(state.order),
-            "log_ratio_variance": state.partial_metrics.get("log_ratio_variance", 0.0)
-            + diagnostics["log_ratio_variance"],
+            "log_ratio_variance": variance_before + diagnostics["log_ratio_variance"],
         },
     )
     order = state.order[:position] + readapted(setup, moved)

@@ -244,8 +244,9 @@ class Settings:
     normalize_values: bool = setting(True, flag, "whether the critic predicts normalised values", live=False)
     max_grad_norm: float = setting(0.5, number(0, math.inf, open_ends=True), "gradients are clipped to this norm")
     lr_decay_steps: int | None = setting(
-        None, optional(integer(1)), "env steps over which learning rates fall linearly to 0; None: they do not"
+        1_000_000, optional(integer(1)), "env steps over which learning rates fall linearly; None: they do not"
     )
+    final_lr_fraction: float = setting(0.1, number(0, 1), "what is left of learning rates after lr_decay_steps")
 
     hidden_sizes: tuple[int, ...] = setting((64, 64), widths, "widths of the hidden layers", live=False)
     activation: str = setting("tanh", activation_name, "between the layers: tanh, relu, silu or elu", live=False)
@@ -335,6 +336,20 @@ class Settings:
         return settled
 
     @property
+    def ratio_bounds(self) -> tuple[float | None, float | None]:
+        """Bounds on the preceding ratio in M; None: none."""
+        return None, None
+
+    @property
+    def joint_epsilon(self) -> float | None:
+        """ε at which the joint ratio is clipped, too; None: it is not."""
+        return None
+
+    def clip_epsilon_at(self, position: int, n_units: int) -> float:
+        """ε of whoever is updated at a position, from 0, of n; NaN where nothing is clipped."""
+        return math.nan
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
@@ -349,8 +364,14 @@ class Settings:
         return min(chosen, n_pieces) if chosen == type(self).__dataclass_fields__[name].default else chosen
 
     def decay(self, env_steps: int) -> float:
-        """What learning rates are multiplied with after so many env steps."""
-        return 1.0 if self.lr_decay_steps is None else max(0.0, 1.0 - env_steps / self.lr_decay_steps)
+        """max(1 − (1 − f)·steps/D, f): what learning rates are multiplied with after so many env steps.
+
+        >>> [round(Settings(lr_decay_steps=100, final_lr_fraction=0.2).decay(steps), 3) for steps in (0, 50, 100, 900)]
+        [1.0, 0.6, 0.2, 0.2]
+        """
+        if self.lr_decay_steps is None:
+            return 1.0
+        return 1.0 - (1.0 - self.final_lr_fraction) * min(1.0, env_steps / self.lr_decay_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -467,7 +488,6 @@ class SequentialSettings(Settings):
 
     @property
     def ratio_bounds(self) -> tuple[float | None, float | None]:
-        """Bounds on the preceding ratio in M."""
         if self.ratio_clamp is None:
             return None, None
         return (None, 1.0) if self.ratio_clamp == "upper" else self.ratio_clamp
@@ -485,6 +505,10 @@ class HappoSettings(ClippedSettings, SequentialSettings):
         super().__post_init__()
         if self.joint_clip_epsilon is not None:
             self._needs_ratio("joint_clip_epsilon")
+
+    @property
+    def joint_epsilon(self) -> float | None:
+        return self.joint_clip_epsilon
 
 
 @dataclass(frozen=True, kw_only=True)

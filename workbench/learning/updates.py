@@ -1,8 +1,7 @@
 """Update rules: how one agent's policy moves, given its M-factors.
 
-A rule is a function ``(policy, vector, batch, settings, context) → (new vector, diagnostics)``. It sees one unit's
-samples, and of the other agents nothing but M, which is what makes the sequential update sequential. Nothing passed in
-is changed.
+A rule is a function ``AgentTurn → (new vector, diagnostics)``. It sees one unit's samples, and of the other agents
+nothing but M, which is what makes the sequential update sequential. Nothing passed in is changed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,8 +36,10 @@ from workbench.learning.trust_region import (
 from workbench.networks.distributions import Gaussian, Head, Parameters
 from workbench.networks.gradients import linearize, pass_over
 from workbench.networks.gru import Sequences
-from workbench.networks.kernels import ParameterLayout, normalized_inputs, on_cpu
+from workbench.networks.kernels import normalized_inputs, on_cpu
 from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
+
+S = TypeVar("S", bound=Settings, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,35 +123,48 @@ class UnitBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateContext:
-    """Who is updated, where in the order, and with what.
+class AgentTurn(Generic[S]):
+    """One unit's turn in the sequential update, made once: its rule, its diagnostics and its score read it.
 
-    unit           its name, for messages
-    position       its place in the order, from 0
-    n_units        how many there are in the order
-    learning_rate  after decay; 0 where the method has none
-    max_kl         δ that this unit may spend; NaN where the method has none
-    target_kl      KL past which no further pass is made; inf where there is none
-    generator      of this unit's minibatches, or subsample, in this iteration
+    unit             its name
+    policy           its architecture
+    vector           its parameters before the update
+    batch            all its samples, with their M-factors
+    old              the parameters of its distribution on them, before the update
+    preceding_ratio  (n_steps, n_envs) of those who were updated before it
+    settings         the method's
+    position         its place in the order, from 0
+    n_units          how many there are in the order
+    team_size        how many agents there are in the team
+    lr_scale         what is left of learning rates after decay
+    max_kl           δ that it may spend; NaN where the method has none, or nothing is spent
+    generator        of its minibatches, or subsample, in this iteration
     """
 
     unit: str
+    policy: Policy
+    vector: ParameterVector
+    batch: UnitBatch
+    old: Parameters
+    preceding_ratio: Tensor
+    settings: S
     position: int
     n_units: int
-    learning_rate: float
+    team_size: int
+    lr_scale: float
     max_kl: float
-    target_kl: float
     generator: torch.Generator
 
+    def distribution(self, values: Tensor) -> Parameters:
+        """The parameters of its distribution on its samples under the policy's parameters ``values`` (size,)."""
+        batch = self.batch
+        return self.policy.distribution(values, batch.observations, batch.masks, batch.sequences)
 
-UpdateRule = Callable[
-    [Policy, ParameterVector, UnitBatch, Any, UpdateContext], tuple[ParameterVector, dict[str, float]]
-]
+
+UpdateRule = Callable[[AgentTurn[Any]], tuple[ParameterVector, dict[str, float]]]
 
 
-def clipped_update(
-    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: ClippedSettings, context: UpdateContext
-) -> tuple[ParameterVector, dict[str, float]]:
+def clipped_update(turn: AgentTurn[ClippedSettings]) -> tuple[ParameterVector, dict[str, float]]:
     """Ascend mean(min(r·M, clip(r, 1 ± ε)·M)) + c·mean(H(π)) by Adam, ``epochs`` times over the batch at most.
 
     No further pass is made once the agent's mean KL(old ‖ new) is past ``target_kl``, or its share of
@@ -159,58 +173,36 @@ def clipped_update(
     on the position (``clip_schedule``), the joint ratio may be clipped, too (``joint_clip_epsilon``). Source: Kuba et
     al., ICLR 2022, algorithm 4.
     """
-    epsilon = settings.clip_epsilon_at(context.position, context.n_units)
-    joint_epsilon = getattr(settings, "joint_clip_epsilon", None)
-    return _ascend(Surrogate(epsilon, joint_epsilon), policy, vector, batch, settings, context)
+    epsilon = turn.settings.clip_epsilon_at(turn.position, turn.n_units)
+    surrogate = Surrogate(epsilon, turn.settings.joint_epsilon)
+    return _ascend(turn, surrogate, turn.settings.target_kl_of(turn.team_size))
 
 
-def plain_update(
-    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: GradientSettings, context: UpdateContext
-) -> tuple[ParameterVector, dict[str, float]]:
+def plain_update(turn: AgentTurn[GradientSettings]) -> tuple[ParameterVector, dict[str, float]]:
     """Ascend mean(r·M) + c·mean(H(π)) by Adam, ``epochs`` times over the batch: nothing but the steps' size bounds r.
 
     The first step is the policy gradient mean(M·∇log π). Source: HAA2C in Zhong et al., Heterogeneous-Agent
     Reinforcement Learning, JMLR 25 (2024), arXiv 2304.09870.
     """
-    return _ascend(Surrogate(), policy, vector, batch, settings, context)
+    return _ascend(turn, Surrogate())
 
 
 def _ascend(
-    surrogate: Surrogate,
-    policy: Policy,
-    vector: ParameterVector,
-    batch: UnitBatch,
-    settings: GradientSettings,
-    context: UpdateContext,
+    turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float = math.inf
 ) -> tuple[ParameterVector, dict[str, float]]:
-    """Adam on a surrogate and the entropy; passes end when the KL is past ``context.target_kl``."""
-    compiled = isinstance(policy.head, Gaussian) and isinstance(policy.network, Mlp) and on_cpu(batch.actions)
-    ascend = _ascend_compiled if compiled else _ascend_by_passes
-    moved, norm, epochs = ascend(surrogate, policy, vector, batch, settings, context)
-    refuse_non_finite(norm, f"the policy gradient of {context.unit}")
+    """Adam on a surrogate and the entropy; passes end when the KL is past ``target_kl``."""
+    policy = turn.policy
+    compiled = isinstance(policy.head, Gaussian) and isinstance(policy.network, Mlp) and on_cpu(turn.batch.actions)
+    moved, norm, epochs = (_ascend_compiled if compiled else _ascend_by_passes)(turn, surrogate, target_kl)
+    refuse_non_finite(norm, f"the policy gradient of {turn.unit}")
     return moved, {"grad_norm": norm, "epochs": float(epochs)}
 
 
 def _ascend_compiled(
-    surrogate: Surrogate,
-    policy: Policy,
-    vector: ParameterVector,
-    batch: UnitBatch,
-    settings: GradientSettings,
-    context: UpdateContext,
+    turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float
 ) -> tuple[ParameterVector, float, int]:
     """All passes without Python in between: ``fitting.ascend``."""
-    layout, objective, samples = _compiled_problem(surrogate, policy, batch, settings.entropy_coef)
-    schedule = fitting.schedule(
-        len(batch), settings.epochs, settings.n_parts("n_minibatches", len(batch)), context.generator,
-        context.learning_rate, settings.max_grad_norm, context.target_kl,
-    )  # fmt: skip
-    return fitting.ascended(vector, layout, samples, objective, schedule)
-
-
-def _compiled_problem(
-    surrogate: Surrogate, policy: Policy, batch: UnitBatch, entropy_coef: float
-) -> tuple[ParameterLayout, fitting.Objective, fitting.PolicySamples]:
+    policy, batch, settings = turn.policy, turn.batch, turn.settings
     assert isinstance(policy.network, Mlp)
     assert isinstance(policy.head, Gaussian)
     none = torch.empty(0, dtype=batch.m_factors.dtype)
@@ -224,39 +216,38 @@ def _compiled_problem(
     )
     joint_epsilon = math.inf if surrogate.joint_epsilon is None else surrogate.joint_epsilon
     sigmoid = policy.head.std == "sigmoid"
-    return layout, fitting.Objective(sigmoid, surrogate.epsilon, joint_epsilon, entropy_coef, -1.0), samples
+    objective = fitting.Objective(sigmoid, surrogate.epsilon, joint_epsilon, settings.entropy_coef, -1.0)
+    schedule = fitting.schedule(
+        len(batch), settings.epochs, settings.n_parts("n_minibatches", len(batch)), turn.generator,
+        settings.lr * turn.lr_scale, settings.max_grad_norm, target_kl,
+    )  # fmt: skip
+    return fitting.ascended(turn.vector, layout, samples, objective, schedule)
 
 
 def _ascend_by_passes(
-    surrogate: Surrogate,
-    policy: Policy,
-    vector: ParameterVector,
-    batch: UnitBatch,
-    settings: GradientSettings,
-    context: UpdateContext,
+    turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float
 ) -> tuple[ParameterVector, float, int]:
     """The same for any head, network and device, one gradient after another."""
-    optimizer, norm, epoch = Adam(vector), math.nan, 0
+    policy, batch, settings = turn.policy, turn.batch, turn.settings
+    optimizer, norm, epoch = Adam(turn.vector), math.nan, 0
     whole = pass_over(policy.network, batch.observations, batch.sequences)
-    old = _distribution(policy, vector.values, batch) if math.isfinite(context.target_kl) else ()
     for epoch in range(settings.epochs):
-        for part in minibatches(batch, settings.n_parts("n_minibatches", batch.n_pieces), context.generator):
+        for part in minibatches(batch, settings.n_parts("n_minibatches", batch.n_pieces), turn.generator):
             over = whole if part is batch else pass_over(policy.network, part.observations, part.sequences)
             slope = SurrogateGradient(policy.head, surrogate, part, settings.entropy_coef)
             gradient, norm = clip_norm(over.gradient(optimizer.values, slope), settings.max_grad_norm)
             if not math.isfinite(norm):
-                return vector, norm, epoch
-            optimizer.step(gradient, context.learning_rate)
-        if old:
-            new = _distribution(policy, optimizer.values.detach(), batch)
-            if float(masked_mean(policy.head.kl(old, new), batch.weights)) > context.target_kl:
-                break
+                return turn.vector, norm, epoch
+            optimizer.step(gradient, settings.lr * turn.lr_scale)
+        if math.isfinite(target_kl) and _kl(turn, optimizer.values.detach()) > target_kl:
+            break
     return optimizer.result(), norm, epoch + 1
 
 
 @torch.no_grad()
-def _distribution(policy: Policy, values: Tensor, batch: UnitBatch) -> Parameters:
-    return policy.distribution(values, batch.observations, batch.masks, batch.sequences)
+def _kl(turn: AgentTurn[Any], values: Tensor) -> float:
+    """Mean KL(old ‖ new)."""
+    return float(masked_mean(turn.policy.head.kl(turn.old, turn.distribution(values)), turn.batch.weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +301,7 @@ def _surrogate_gradient_of(
     return SurrogateGradient(head, surrogate, UnitBatch.of(*tensors), entropy_coef)
 
 
-def trust_region_update(
-    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: TrustRegionSettings, context: UpdateContext
-) -> tuple[ParameterVector, dict[str, float]]:
+def trust_region_update(turn: AgentTurn[TrustRegionSettings]) -> tuple[ParameterVector, dict[str, float]]:
     """Maximise mean(r·M) subject to mean KL(old ‖ new) ≤ δ: a natural-gradient step, held to both by a line search.
 
         x ≈ (F + damping·1)⁻¹g,   θ ← θ + f·√(2δ / xᵀHx)·x,   f the first of 1, decay, decay², … with KL ≤ δ,
@@ -329,21 +318,21 @@ def trust_region_update(
     ``expected_gain``, what the linear model promised for the full steps; ``max_kl``, the δ there was to spend; ``kl``
     and ``surrogate_gain`` of what was accepted; ``grad_norm`` at the beginning.
     """
-    region = _Region(policy, vector.values, batch)
+    region, settings, vector = _Region(turn), turn.settings, turn.vector
     values, reached = vector.values, (0.0, 0.0)
     searches: list[LineSearch] = []
     expected, norms = 0.0, []
     for _ in range(settings.policy_steps):
-        direction, norm = natural_gradient_of(policy, values, batch, settings, context.generator)
-        refuse_non_finite(norm, f"the policy gradient of {context.unit}")
+        direction, norm = natural_gradient_of(turn, values, settings)
+        refuse_non_finite(norm, f"the policy gradient of {turn.unit}")
         norms.append(norm)
-        scale = direction.scale(context.max_kl / settings.policy_steps**2)
+        scale = direction.scale(turn.max_kl / settings.policy_steps**2)
         promised = scale * direction.slope
         step = (direction.solution * scale).to(values.dtype)
         found = line_search(
             functools.partial(region.measure, values, step, reached[0]),
             expected_gain=promised,
-            max_kl=context.max_kl,
+            max_kl=turn.max_kl,
             steps=settings.line_search_steps,
             decay=settings.line_search_decay,
             accept_ratio=settings.accept_ratio,
@@ -359,7 +348,7 @@ def trust_region_update(
         "kl": reached[1],
         "surrogate_gain": reached[0],
         "expected_gain": expected,
-        "max_kl": context.max_kl,
+        "max_kl": turn.max_kl,
         "line_search": sum(found.fraction for found in searches) / settings.policy_steps,
     }
     return (vector if values is vector.values else vector.with_values(values)), diagnostics
@@ -368,29 +357,29 @@ def trust_region_update(
 class _Region:
     """Gain and KL of a candidate against the policy that collected, in float64."""
 
-    def __init__(self, policy: Policy, values: Tensor, batch: UnitBatch) -> None:
-        self._policy, self._batch = policy, batch
+    def __init__(self, turn: AgentTurn[Any]) -> None:
+        self._turn, batch = turn, turn.batch
         self._m_factors = batch.m_factors.double()
         self._actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
-        self._old = self._parameters(values)
-        self._old_log_probs = policy.head.log_prob(self._old, self._actions)
+        self._old = self._parameters(turn.vector.values)
+        self._old_log_probs = turn.policy.head.log_prob(self._old, self._actions)
 
     def measure(self, values: Tensor, step: Tensor, gain_before: float, fraction: float) -> tuple[float, float]:
         """What ``values + fraction·step`` gains over ``gain_before``, and its KL(old ‖ new)."""
-        head, weights = self._policy.head, self._batch.weights
+        head, weights = self._turn.policy.head, self._turn.batch.weights
         new = self._parameters(values + fraction * step)
         excess = torch.expm1(head.log_prob(new, self._actions) - self._old_log_probs)
         gain = masked_mean(excess * self._m_factors, weights)
         return float(gain) - gain_before, float(masked_mean(head.kl(self._old, new), weights))
 
+    @torch.no_grad()
     def _parameters(self, values: Tensor) -> Parameters:
-        return tuple(part.double() for part in _distribution(self._policy, values, self._batch))
+        return tuple(part.double() for part in self._turn.distribution(values))
 
 
-def natural_gradient_of(
-    policy: Policy, values: Tensor, batch: UnitBatch, settings: TrustRegionSettings, generator: torch.Generator
-) -> tuple[Direction, float]:
+def natural_gradient_of(turn: AgentTurn[Any], values: Tensor, settings: TrustRegionSettings) -> tuple[Direction, float]:
     """(F + damping·1)⁻¹∇mean(r·M) at ``values``, and the gradient's norm."""
+    policy, batch = turn.policy, turn.batch
     linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     outputs, free = (part.detach().requires_grad_() for part in (linearization.outputs, linearization.free))
     with torch.enable_grad():
@@ -402,7 +391,7 @@ def natural_gradient_of(
     norm = float(torch.linalg.vector_norm(gradient))
     if settings.fisher_fraction < 1:
         kept = max(1, round(settings.fisher_fraction * batch.n_pieces))
-        batch = batch.select(torch.randperm(batch.n_pieces, generator=generator)[:kept].to(values.device))
+        batch = batch.select(torch.randperm(batch.n_pieces, generator=turn.generator)[:kept].to(values.device))
         linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     parameters = policy.head.parameters(linearization.outputs, linearization.free, batch.masks)
 
@@ -413,15 +402,13 @@ def natural_gradient_of(
     return natural_gradient(damped_fisher, gradient, settings.cg_iterations), norm
 
 
-def expected_gain(
-    policy: Policy, vector: ParameterVector, batch: UnitBatch, settings: Settings, generator: torch.Generator
-) -> float:
+def expected_gain(turn: AgentTurn[Any]) -> float:
     """s = √(gᵀ(F + damping·1)⁻¹g): the surrogate's gain by a move of KL δ is s·√(2δ) to first order.
 
     Damping and iterations are the method's own where it has them, and HATRPO's defaults otherwise.
     """
-    curvature = settings if isinstance(settings, TrustRegionSettings) else TrustRegionSettings()
-    return natural_gradient_of(policy, vector.values, batch, curvature, generator)[0].score
+    curvature = turn.settings if isinstance(turn.settings, TrustRegionSettings) else TrustRegionSettings()
+    return natural_gradient_of(turn, turn.vector.values, curvature)[0].score
 
 
 def minibatches(batch: UnitBatch, n_minibatches: int, generator: torch.Generator) -> Iterator[UnitBatch]:

@@ -31,6 +31,8 @@ COMMON: dict[str, Any] = {
     "huber_delta": 10.0,
     "value_clip_epsilon": 0.2,
     "critic_minibatches": 1,
+    "lr_decay_steps": None,
+    "final_lr_fraction": 0.0,
 }
 SEQUENTIAL: dict[str, Any] = {"ratio_clamp": None}
 DECAY_STEPS = 10_000_000

@@ -13,9 +13,10 @@ import torch
 
 from workbench.envs.arguments import checked_observations
 from workbench.envs.base import TeamEnv
-from workbench.learning.agent_turn import draw_order, next_m_factor
+from workbench.learning.agent_turn import next_m_factor
 from workbench.learning.events import Intervention
 from workbench.learning.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
+from workbench.learning.orders import draw_order
 from workbench.learning.settings import Settings
 from workbench.learning.state import Setup, State, actor_of
 from workbench.running import checkpoint

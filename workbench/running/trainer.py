@@ -21,8 +21,8 @@ from tqdm.std import tqdm
 from workbench.episodes import EpisodeSnapshot, at_beginning, standing_at
 from workbench.errors import CheckpointError, SnapshotUnsupported, path_of, unknown_name
 from workbench.learning import orders
-from workbench.learning.agent_turn import draw_order
 from workbench.learning.events import Event, Events, Intervention
+from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
 from workbench.learning.settings import whole
