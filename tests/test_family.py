@@ -137,9 +137,9 @@ def test_mappos_order_changes_nothing():
 def test_minibatches_are_drawn_for_the_agent_not_for_its_turn():
     drawn = {}
 
-    def rule(policy, vector, batch, settings, context):
-        drawn.setdefault(context.unit, set()).add(tuple(torch.randperm(20, generator=context.generator).tolist()))
-        return vector, {}
+    def rule(turn):
+        drawn.setdefault(turn.unit, set()).add(tuple(torch.randperm(20, generator=turn.generator).tolist()))
+        return turn.vector, {}
 
     for order in [(0, 1, 2), (2, 0, 1), (1, 2, 0)]:
         trainer = wb.happo(PointTeam(), seed=0, order=order, **SMALL)

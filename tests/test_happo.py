@@ -15,7 +15,7 @@ from workbench.learning.surrogate import clipped_surrogate, ratio, telescoping_g
 from workbench.learning.updates import UnitBatch, minibatches
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16, 16)}
-PLAIN = {"max_grad_norm": 1e9, "n_minibatches": 1, "team_target_kl": None}
+PLAIN = {"max_grad_norm": 1e9, "n_minibatches": 1, "team_target_kl": None, "lr_decay_steps": None}
 
 
 def own_ratios(trainer, before):

@@ -191,10 +191,10 @@ STANDARD_ERRORS = 4.2
 def moved_by_hand(trainer):
     """The same trainer with a rule that moves every agent to a place decided beforehand, whatever the samples say."""
 
-    def rule(policy, vector, batch, settings, context):
-        generator = torch.Generator().manual_seed(1000 + int(context.unit.removeprefix("agent_")))
-        noise = torch.randn(vector.values.shape, generator=generator, dtype=torch.float64)
-        return vector.with_values(vector.values + 0.25 * noise), {"grad_norm": 0.0}
+    def rule(turn):
+        generator = torch.Generator().manual_seed(1000 + int(turn.unit.removeprefix("agent_")))
+        noise = torch.randn(turn.vector.values.shape, generator=generator, dtype=torch.float64)
+        return turn.vector.with_values(turn.vector.values + 0.25 * noise), {"grad_norm": 0.0}
 
     setup = trainer._setup
     trainer.__dict__["_setup"] = replace(setup, method=replace(setup.method, rule=rule))

@@ -25,7 +25,7 @@ from workbench.learning.trust_region import share_kl
 from workbench.running.methods import METHODS
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16,)}
-WIDE = {**SMALL, "lr": 3e-3}
+WIDE = {**SMALL, "lr": 3e-3, "lr_decay_steps": None}
 
 OFF = {
     "happo": {"ratio_clamp": None, "preceding_correction": "ratio", "clip_schedule": None, "joint_clip_epsilon": None},

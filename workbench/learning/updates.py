@@ -155,6 +155,11 @@ class AgentTurn(Generic[S]):
     max_kl: float
     generator: torch.Generator
 
+    @property
+    def learning_rate(self: AgentTurn[GradientSettings]) -> float:
+        """After decay."""
+        return self.settings.lr * self.lr_scale
+
     def distribution(self, values: Tensor) -> Parameters:
         """The parameters of its distribution on its samples under the policy's parameters ``values`` (size,)."""
         batch = self.batch
@@ -219,7 +224,7 @@ def _ascend_compiled(
     objective = fitting.Objective(sigmoid, surrogate.epsilon, joint_epsilon, settings.entropy_coef, -1.0)
     schedule = fitting.schedule(
         len(batch), settings.epochs, settings.n_parts("n_minibatches", len(batch)), turn.generator,
-        settings.lr * turn.lr_scale, settings.max_grad_norm, target_kl,
+        turn.learning_rate, settings.max_grad_norm, target_kl,
     )  # fmt: skip
     return fitting.ascended(turn.vector, layout, samples, objective, schedule)
 
@@ -238,7 +243,7 @@ def _ascend_by_passes(
             gradient, norm = clip_norm(over.gradient(optimizer.values, slope), settings.max_grad_norm)
             if not math.isfinite(norm):
                 return turn.vector, norm, epoch
-            optimizer.step(gradient, settings.lr * turn.lr_scale)
+            optimizer.step(gradient, turn.learning_rate)
         if math.isfinite(target_kl) and _kl(turn, optimizer.values.detach()) > target_kl:
             break
     return optimizer.result(), norm, epoch + 1
