@@ -8,14 +8,14 @@ from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 
+from workbench.envs.base import Array
 from workbench.errors import unknown_name
 
 AnySpace = gymnasium.Space[Any]
 
 
-def checked_actions(actions: object, spaces: Mapping[str, AnySpace], n_envs: int) -> dict[str, npt.NDArray[Any]]:
+def checked_actions(actions: object, spaces: Mapping[str, AnySpace], n_envs: int) -> dict[str, Array]:
     """The joint action as one array per agent, in the order of ``spaces``.
 
     Raises ``ValueError`` naming the agent that is missing, unknown, or whose array has the wrong shape or dtype, holds
@@ -31,7 +31,7 @@ def checked_actions(actions: object, spaces: Mapping[str, AnySpace], n_envs: int
     return {agent: _checked(agent, actions[agent], space, n_envs) for agent, space in spaces.items()}
 
 
-def _checked(agent: str, given: Any, space: AnySpace, n_envs: int) -> npt.NDArray[Any]:
+def _checked(agent: str, given: Any, space: AnySpace, n_envs: int) -> Array:
     action = np.asarray(given)
     expected = (n_envs, *(space.shape or ()))
     if action.shape != expected:
@@ -76,7 +76,7 @@ def positive_integer(name: str, value: object) -> int:
     return value.__index__()
 
 
-def checked_observations(observations: object, spaces: Mapping[str, AnySpace]) -> dict[str, npt.NDArray[Any]]:
+def checked_observations(observations: object, spaces: Mapping[str, AnySpace]) -> dict[str, Array]:
     """{agent: (n, observation_dim)} as arrays; ``ValueError`` naming the agent that is missing or has another shape."""
     if not isinstance(observations, Mapping):
         raise ValueError(f"observations is {_short(observations)}; expected a mapping from each of {list(spaces)}.")

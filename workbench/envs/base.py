@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from workbench.envs.parallel_view import ParallelView
     from workbench.envs.scene import Scene
 
+Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
-Actions = Mapping[str, npt.NDArray[Any]]
-Snapshot = Mapping[str, npt.NDArray[Any]]
+Actions = Mapping[str, Array]
+Snapshot = Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Final:
     """
 
     envs: npt.NDArray[np.intp]
-    observations: Mapping[str, npt.NDArray[Any]]
-    state: npt.NDArray[Any]
+    observations: Mapping[str, Array]
+    state: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,15 @@ class TimeStep:
     info          {name: (n_envs,) array}, further numbers about the step taken, such as the terms of the reward
     """
 
-    observations: Mapping[str, npt.NDArray[Any]]
-    state: npt.NDArray[Any]
+    observations: Mapping[str, Array]
+    state: Array
     reward: npt.NDArray[np.float64]
     terminated: BoolArray
     truncated: BoolArray
     final: Final | None = None
     action_masks: Mapping[str, BoolArray] = field(default_factory=dict)
     active: Mapping[str, BoolArray] = field(default_factory=dict)
-    info: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    info: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def done(self) -> BoolArray:
@@ -96,7 +97,7 @@ class TimeStep:
         """What copies of some environments show, one for each of ``envs``; of what ended there, nothing."""
         chosen = list(envs)
 
-        def rows(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        def rows(arrays: Mapping[str, Array]) -> dict[str, Array]:
             return {name: array[chosen] for name, array in arrays.items()}
 
         return TimeStep(
@@ -189,7 +190,7 @@ class TeamEnv(ABC):
             "snapshot that an environment with n_envs=len(envs) would have given of those copies."
         )
 
-    def render_state(self) -> npt.NDArray[Any] | None:
+    def render_state(self) -> Array | None:
         """What a viewer is shown (n_envs, …) after ``reset`` or ``step``; where an episode just ended, its last moment.
 
         Pictures (n_envs, height, width, 3) uint8, or what the environment's ``scene()`` makes poses of; None: nothing.

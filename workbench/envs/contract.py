@@ -9,16 +9,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from workbench.envs.arguments import environment_seeds, positive_integer
-from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.base import Array, TeamEnv, TimeStep
 from workbench.envs.registry import make
 from workbench.errors import WorkbenchError
 
 Space = gymnasium.Space[Any]
-Array = npt.NDArray[Any]
 JointAction = dict[str, Array]
 
 

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
 if TYPE_CHECKING:
-    from workbench.envs.base import TeamEnv, TimeStep
+    from workbench.envs.base import Array, TeamEnv, TimeStep
 
-Array = npt.NDArray[Any]
 PerAgent = dict[str, Any]
 
 

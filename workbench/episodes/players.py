@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.base import Array, TeamEnv, TimeStep
 from workbench.learning.state import Setup, State, actor_of
 from workbench.networks.gradients import torch_threads
 from workbench.randomness import Streams
 
-JointAction = Mapping[str, npt.NDArray[Any]]
+JointAction = Mapping[str, Array]
 
 
 class Player(ABC):

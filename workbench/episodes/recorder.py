@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.arguments import environment_seeds, positive_integer
-from workbench.envs.base import TeamEnv, TimeStep
+from workbench.envs.base import Array, TeamEnv, TimeStep
 from workbench.episodes.players import JointAction, Player
 from workbench.episodes.starting import EpisodeSnapshot, RecurrentMemories
 from workbench.errors import SnapshotUnsupported
@@ -34,10 +34,10 @@ class Episode:
     place     where the environment stood in frame 0; None where it cannot be copied
     """
 
-    sights: npt.NDArray[Any]
+    sights: Array
     rewards: npt.NDArray[np.float64]
     terms: Mapping[str, npt.NDArray[np.float64]]
-    actions: Mapping[str, npt.NDArray[Any]]
+    actions: Mapping[str, Array]
     end: str
     before: int = 0
     returned: float = 0.0
@@ -52,7 +52,7 @@ class Episode:
         """The undiscounted return up to the last frame."""
         return self.returned + float(self.rewards.sum())
 
-    def actions_before(self, frame: int) -> list[dict[str, npt.NDArray[Any]]]:
+    def actions_before(self, frame: int) -> list[dict[str, Array]]:
         """The joint actions that lead from frame 0 to a frame, as an environment of one copy takes them."""
         return [{agent: taken[t : t + 1] for agent, taken in self.actions.items()} for t in range(frame)]
 
@@ -86,7 +86,7 @@ class EpisodeRecorder:
         )
 
 
-def _is_term(values: npt.NDArray[Any]) -> bool:
+def _is_term(values: Array) -> bool:
     return values.ndim == 1 and values.dtype.kind in "fiub"
 
 
@@ -141,7 +141,7 @@ def _places(env: TeamEnv, step: TimeStep) -> list[EpisodeSnapshot | None]:
         return [None] * env.n_envs
 
 
-def seen(env: TeamEnv) -> npt.NDArray[Any]:
+def seen(env: TeamEnv) -> Array:
     """``env.render_state()``, or an error with the remedy where there is nothing to see."""
     sight = env.render_state()
     if sight is None:

@@ -20,6 +20,7 @@ from workbench.networks.distributions import LOG_SQRT_2PI
 from workbench.networks.gradients import in_threads, shares
 from workbench.networks.kernels import (
     BLOCK,
+    Array,
     ParameterLayout,
     adam,
     backward,
@@ -30,8 +31,6 @@ from workbench.networks.kernels import (
     predict,
 )
 from workbench.networks.mlp import ADAM_EPS, ParameterVector
-
-Array = npt.NDArray[Any]
 
 
 class PolicySamples(NamedTuple):
@@ -118,13 +117,13 @@ def standard_deviation(free: float, sigmoid: bool) -> Any:
 
 @compiled
 def surrogate_cotangent(
-    means: Any,
-    free: Any,
+    means: Array,
+    free: Array,
     samples: PolicySamples,
     objective: Objective,
     inverse: float,
-    by_means: Any,
-    by_free: Any,
+    by_means: Array,
+    by_free: Array,
 ) -> None:
     """∂/∂(μ, ℓ) of the objective's share that some samples make up, r = N(a; μ, σ(ℓ)²)/π_old.
 
@@ -173,7 +172,7 @@ def surrogate_cotangent(
 
 
 @compiled
-def some_samples(samples: PolicySamples, index: Any) -> PolicySamples:
+def some_samples(samples: PolicySamples, index: Array) -> PolicySamples:
     """The samples at some indices, next to each other."""
     n = len(index)
     inputs = np.empty((n, samples.inputs.shape[1]), samples.inputs.dtype)
@@ -210,12 +209,12 @@ def sample_rows(samples: PolicySamples, start: int, stop: int) -> PolicySamples:
 
 @compiled
 def surrogate_gradient(
-    flat: Any,
+    flat: Array,
     layout: ParameterLayout,
     samples: PolicySamples,
     objective: Objective,
     inverse: float,
-    gradient: Any,
+    gradient: Array,
 ) -> None:
     """Add the objective's gradient over ``samples`` to ``gradient`` (size,), block after block."""
     rows = min(BLOCK, len(samples.inputs))
@@ -234,7 +233,7 @@ def surrogate_gradient(
 
 
 @compiled
-def inverse_count(weights: Any) -> float:
+def inverse_count(weights: Array) -> float:
     """1 / how many samples count."""
     total = 0.0
     for weight in weights:
@@ -243,7 +242,7 @@ def inverse_count(weights: Any) -> float:
 
 
 @compiled
-def gaussian_kl(old_means: Any, old_free: Any, means: Any, free: Any, sigmoid: bool, weights: Any) -> float:
+def gaussian_kl(old_means: Array, old_free: Array, means: Array, free: Array, sigmoid: bool, weights: Array) -> float:
     """mean KL(old ‖ new) of Gaussians with means (n, dim) and ℓ (dim,), in float64, over samples of weight 1."""
     total, count = 0.0, 0.0
     n, dim = means.shape
@@ -274,7 +273,7 @@ def part_of(n: int, n_parts: int, index: int) -> tuple[int, int]:
 
 @compiled
 def ascend(
-    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: ParameterLayout, samples: PolicySamples,
+    flat: Array, first_moment: Array, second_moment: Array, steps: int, layout: ParameterLayout, samples: PolicySamples,
     objective: Objective, schedule: Schedule,
 ) -> tuple[int, float, int]:  # fmt: skip
     """Adam over all passes, in place; returns (steps of Adam so far, the last gradient's norm, passes made).
@@ -314,7 +313,7 @@ def ascend(
 
 @compiled
 def value_cotangent(
-    predictions: Any, old: Any, targets: Any, clip: float, huber_delta: float, losses: Any, slopes: Any
+    predictions: Array, old: Array, targets: Array, clip: float, huber_delta: float, losses: Array, slopes: Array
 ) -> None:
     """The terms of ``critic.value_loss`` and their derivatives in one pass; inf for None. All are (n,)."""
     half, zero = predictions.dtype.type(0.5), predictions.dtype.type(0)
@@ -335,7 +334,7 @@ def value_cotangent(
 
 @compiled
 def value_gradient(
-    flat: Any, layout: ParameterLayout, samples: ValueSamples, value_loss: ValueLoss, gradient: Any
+    flat: Array, layout: ParameterLayout, samples: ValueSamples, value_loss: ValueLoss, gradient: Array
 ) -> float:
     """Add the gradient of the mean value loss to ``gradient`` (size,), block after block; returns that loss."""
     inputs, old, targets = samples
@@ -363,7 +362,7 @@ def value_gradient(
 
 @compiled
 def fit_values(
-    flat: Any, first_moment: Any, second_moment: Any, steps: int, layout: ParameterLayout, samples: ValueSamples,
+    flat: Array, first_moment: Array, second_moment: Array, steps: int, layout: ParameterLayout, samples: ValueSamples,
     value_loss: ValueLoss, schedule: Schedule,
 ) -> tuple[int, float, float]:  # fmt: skip
     """Adam on the mean value loss over all passes, in place; returns (steps so far, the last norm, the mean loss)."""

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.base import Array
 from workbench.networks.kernels import compiled
 
 LIMIT = 10.0  # deviations from the mean that a network is shown at most
 NEGLIGIBLE = 1e-12  # of the mean: a deviation that is rounding alone
 
-Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Final, TeamEnv, TimeStep
+from workbench.envs.base import Array, Final, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.learning.team import Actor, Team, stack_masks
@@ -144,11 +143,11 @@ class _RolloutBuffer:
         counted = self.seen_states if acted_upon else None
         shown_to_network(self.state_transform, step.state, self.states.numpy()[t], counted)
 
-    def act(self, t: int, step: TimeStep) -> dict[str, npt.NDArray[Any]]:
+    def act(self, t: int, step: TimeStep) -> dict[str, Array]:
         """Every agent's action on what was shown at t."""
         self.masks.append(step.action_masks)
         self.active.append(step.active)
-        joint_action: dict[str, npt.NDArray[Any]] = {}
+        joint_action: dict[str, Array] = {}
         for index, stacked in enumerate(self.actor.stacks):
             mask = stack_masks(stacked.agents, step.action_masks)
             memory = self.actor.remembered(stacked)
@@ -219,7 +218,7 @@ class _RolloutBuffer:
         observations = {agent: self.actor.inputs_of(agent, np.concatenate(seen[agent])) for agent in agents}
         return torch.from_numpy(at.astype(np.int64)), states, observations
 
-    def _no_observations(self, agent: str) -> npt.NDArray[Any]:
+    def _no_observations(self, agent: str) -> Array:
         """No observations of an agent, (0, observation_dim)."""
         return np.empty((0, *(self.env.observation_spaces[agent].shape or ())))
 

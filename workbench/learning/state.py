@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Snapshot, TeamEnv
+from workbench.envs.base import Array, Snapshot, TeamEnv
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.history import Log
 from workbench.learning.policy_inputs import FeatureStatistics, Transform, shown_to_network
@@ -134,7 +133,7 @@ def state_transform(setup: Setup, state: State) -> Transform | None:
     return Transform([state.state_statistics], [as_it_is])
 
 
-def critic_inputs_of(setup: Setup, state: State, actor: Actor, name: str, shown: npt.NDArray[Any]) -> Tensor:
+def critic_inputs_of(setup: Setup, state: State, actor: Actor, name: str, shown: Array) -> Tensor:
     """What a critic sees of ``shown`` (n, dim), the states or one agent's observations: (n, inputs), on the CPU."""
     if name != CENTRAL:
         return actor.inputs_of(name, shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import TeamEnv
+from workbench.envs.base import Array, TeamEnv
 from workbench.errors import unknown_name
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.networks import kernels
@@ -132,12 +132,12 @@ class Team:
         identity: npt.NDArray[np.float64] = np.eye(len(self.agents))[self.agents.index(agent)]
         return identity
 
-    def env_action(self, agent: str, action: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def env_action(self, agent: str, action: Array) -> Array:
         """(n_envs, k) of a policy as the environment takes it: in its units; one integer has no last axis."""
         head = self.policy(agent).head
         if agent in self.action_scales:
             centre, half_width = self.action_scales[agent]
-            scaled: npt.NDArray[Any] = (centre + half_width * action).astype(action.dtype)
+            scaled: Array = (centre + half_width * action).astype(action.dtype)
             return scaled
         single_integer = head.action_dtype is torch.int64 and head.action_size == 1
         return action[..., 0] if single_integer else action
@@ -251,8 +251,8 @@ class Actor:
     def inputs(
         self,
         index: int,
-        observations: Mapping[str, npt.NDArray[Any]],
-        out: npt.NDArray[Any],
+        observations: Mapping[str, Array],
+        out: Array,
         moments: Moments | None = None,
         active: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> None:
@@ -273,7 +273,7 @@ class Actor:
                 present = np.stack([active.get(agent, everyone) for agent in stacked.agents])
             stacked.transform(raw, out, moments, present)
 
-    def inputs_of(self, agent: str, observations: npt.NDArray[Any]) -> Tensor:
+    def inputs_of(self, agent: str, observations: Array) -> Tensor:
         """What the policy of one agent sees of ``observations`` (n, observation_dim): (n, inputs), on the CPU."""
         stacked = next(each for each in self.stacks if agent in each.agents)
         out = torch.empty(len(observations), stacked.policy.network.n_inputs, dtype=stacked.flats.dtype)
@@ -307,9 +307,7 @@ class Actor:
         parameters = self.distribution(stacked, inputs.to(device), masks)
         return policy.head.sample(parameters, noise.to(device)).cpu()
 
-    def modes(
-        self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[np.bool_]]
-    ) -> dict[str, npt.NDArray[Any]]:
+    def modes(self, observations: Mapping[str, Array], masks: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, Array]:
         """Every agent's most probable action, shaped as the environment takes it."""
         return self._choose(
             observations, masks, lambda stacked, parameters, n_envs: stacked.policy.head.mode(parameters)
@@ -317,10 +315,10 @@ class Actor:
 
     def samples(
         self,
-        observations: Mapping[str, npt.NDArray[Any]],
+        observations: Mapping[str, Array],
         masks: Mapping[str, npt.NDArray[np.bool_]],
         generators: Mapping[str, torch.Generator],
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> dict[str, Array]:
         """Every agent's action drawn by its own generator, shaped as the environment takes it."""
 
         def draw(stacked: Stack, parameters: Parameters, n_envs: int) -> Tensor:
@@ -333,11 +331,11 @@ class Actor:
     @torch.inference_mode()
     def _choose(
         self,
-        observations: Mapping[str, npt.NDArray[Any]],
+        observations: Mapping[str, Array],
         masks: Mapping[str, npt.NDArray[np.bool_]],
         choose: Callable[[Stack, Parameters, int], Tensor],
-    ) -> dict[str, npt.NDArray[Any]]:
-        actions: dict[str, npt.NDArray[Any]] = {}
+    ) -> dict[str, Array]:
+        actions: dict[str, Array] = {}
         for index, stacked in enumerate(self.stacks):
             n_envs, flats = len(observations[stacked.agents[0]]), stacked.flats
             inputs = torch.empty(len(stacked.agents), n_envs, stacked.policy.network.n_inputs, dtype=flats.dtype)
@@ -371,7 +369,7 @@ def stack_masks(agents: Sequence[str], masks: Mapping[str, npt.NDArray[np.bool_]
     return torch.from_numpy(np.stack([masks.get(agent, everything) for agent in agents]))
 
 
-def _action_scale(env: TeamEnv, agent: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+def _action_scale(env: TeamEnv, agent: str) -> tuple[Array, Array] | None:
     """Centre and half-width of an agent's ``Box`` where it is not [−1, 1] already; components without end stay."""
     space = env.action_spaces[agent]
     if not (env.rescales_actions and isinstance(space, gymnasium.spaces.Box)):

@@ -30,13 +30,12 @@ from torch import Tensor
 from workbench.networks import kernels
 from workbench.networks.cuda_graphs import replayed
 from workbench.networks.gru import Gru, Network, Sequences
-from workbench.networks.kernels import BLOCK
+from workbench.networks.kernels import BLOCK, Array
 from workbench.networks.mlp import Mlp
 
 ROWS_A_THREAD = 1000  # about: threads with fewer wait for Python's lock more than they compute
 
 T = TypeVar("T")
-Array = npt.NDArray[Any]
 OutputCotangent = Callable[[slice, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _n_threads: ContextVar[int] = ContextVar("n_threads", default=1)

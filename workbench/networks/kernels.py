@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+Array = npt.NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 LAYER_NORM_EPS = 1e-5  # under the root of the variance
@@ -72,7 +73,7 @@ def on_cpu(tensor: Tensor) -> bool:
 
 
 @compiled
-def tanh(x: Any) -> Any:
+def tanh(x: np.float32) -> np.float32:
     """tanh of a float32, so that loops over it are vectorised."""
     one = np.float32(1)
     limit = np.float32(_LIMIT)
@@ -89,7 +90,7 @@ def tanh(x: Any) -> Any:
 
 
 @compiled
-def activate(h: Any, bias: Any, slope: Any, activation: int) -> None:
+def activate(h: Array, bias: Array, slope: Array, activation: int) -> None:
     """a = φ(h + b) in place of ``h`` (n, width), and φ'(h + b) into ``slope`` (n, width)."""
     one, half, zero = h.dtype.type(1), h.dtype.type(0.5), h.dtype.type(0)
     rows, width = h.shape
@@ -128,7 +129,7 @@ def activate(h: Any, bias: Any, slope: Any, activation: int) -> None:
 
 
 @compiled
-def normalize_rows(x: Any, rho: Any) -> None:
+def normalize_rows(x: Array, rho: Array) -> None:
     """x ← (x − mean(x))·ρ,  ρ = 1/√(var(x) + eps), of every row in place; ρ into ``rho`` (n,)."""
     one = x.dtype.type(1)
     inverse_width = one / x.dtype.type(x.shape[1])
@@ -148,7 +149,7 @@ def normalize_rows(x: Any, rho: Any) -> None:
 
 
 @compiled
-def through_normalization(tangent: Any, normalized: Any, rho: Any) -> None:
+def through_normalization(tangent: Array, normalized: Array, rho: Array) -> None:
     """e ← ρ·(e − mean(e) − x·mean(x∘e)), of every row in place: LayerNorm's Jacobian, which is its own adjoint."""
     inverse_width = tangent.dtype.type(1) / tangent.dtype.type(tangent.shape[1])
     zero = tangent.dtype.type(0)
@@ -165,7 +166,7 @@ def through_normalization(tangent: Any, normalized: Any, rho: Any) -> None:
 
 
 @compiled
-def weight_of(flat: Any, layout: ParameterLayout, layer: int) -> Any:
+def weight_of(flat: Array, layout: ParameterLayout, layer: int) -> Array:
     """W of a layer, (n, m), with the gain of the LayerNorm before it folded in: diag(g)·W."""
     n, m = layout.widths[layer], layout.widths[layer + 1]
     start, gain = layout.weights[layer], layout.gains[layer]
@@ -180,7 +181,7 @@ def weight_of(flat: Any, layout: ParameterLayout, layer: int) -> Any:
 
 
 @compiled
-def bias_of(flat: Any, layout: ParameterLayout, layer: int) -> Any:
+def bias_of(flat: Array, layout: ParameterLayout, layer: int) -> Array:
     """b of a layer, (m,), with the shift of the LayerNorm before it folded in: b + c·W."""
     n, m = layout.widths[layer], layout.widths[layer + 1]
     start, shift, weight = layout.biases[layer], layout.shifts[layer], layout.weights[layer]
@@ -204,7 +205,7 @@ def hidden_width(layout: ParameterLayout) -> int:
 
 
 @compiled
-def rows_of(buffer: Any, layout: ParameterLayout, layer: int, n: int) -> Any:
+def rows_of(buffer: Array, layout: ParameterLayout, layer: int, n: int) -> Array:
     """The part of an activation buffer (hidden_width·n,) that holds hidden layer ``layer`` ≥ 1, as (n, width)."""
     start = 0
     for each in range(1, layer):
@@ -213,7 +214,9 @@ def rows_of(buffer: Any, layout: ParameterLayout, layer: int, n: int) -> Any:
 
 
 @compiled
-def forward(flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, outputs: Any) -> None:
+def forward(
+    flat: Array, layout: ParameterLayout, inputs: Array, hidden: Array, slopes: Array, rho: Array, outputs: Array
+) -> None:
     """out (n, n_outputs) of ``inputs`` (n, n_inputs), already normalised where a LayerNorm comes first.
 
     hidden   (hidden_width·n,) x_1 … x_L, written, as are ``slopes`` φ'
@@ -237,7 +240,9 @@ def forward(flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes
 
 
 @compiled
-def add_weight_gradient(flat: Any, layout: ParameterLayout, layer: int, x: Any, cotangent: Any, gradient: Any) -> None:
+def add_weight_gradient(
+    flat: Array, layout: ParameterLayout, layer: int, x: Array, cotangent: Array, gradient: Array
+) -> None:
     """Add the gradient of a layer's parameters, given its inputs (n, k) and its outputs' cotangents (n, m).
 
     With W' = diag(g)·W and b' = b + c·W:  ∂g = rowsum(W∘∂W'),  ∂c = W·∂b',  ∂W = diag(g)·∂W' + c⊗∂b',  ∂b = ∂b'
@@ -269,7 +274,14 @@ def add_weight_gradient(flat: Any, layout: ParameterLayout, layer: int, x: Any, 
 
 @compiled
 def backward(
-    flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, by_outputs: Any, gradient: Any
+    flat: Array,
+    layout: ParameterLayout,
+    inputs: Array,
+    hidden: Array,
+    slopes: Array,
+    rho: Array,
+    by_outputs: Array,
+    gradient: Array,
 ) -> None:
     """Add Σ_b J_bᵀ·cotangent_b to ``gradient`` (size,), the free parameters' part aside; buffers as ``forward`` leaves.
 
@@ -291,7 +303,14 @@ def backward(
 
 @compiled
 def pushforward(
-    flat: Any, layout: ParameterLayout, inputs: Any, hidden: Any, slopes: Any, rho: Any, tangent: Any, by_outputs: Any
+    flat: Array,
+    layout: ParameterLayout,
+    inputs: Array,
+    hidden: Array,
+    slopes: Array,
+    rho: Array,
+    tangent: Array,
+    by_outputs: Array,
 ) -> None:
     """J·v (n, n_outputs) of ``tangent`` v (size,) into ``by_outputs``; buffers as ``forward`` leaves them."""
     n, last = inputs.shape[0], len(layout.widths) - 2
@@ -329,7 +348,7 @@ def pushforward(
 
 
 @compiled
-def predict(flat: Any, layout: ParameterLayout, inputs: Any, outputs: Any) -> None:
+def predict(flat: Array, layout: ParameterLayout, inputs: Array, outputs: Array) -> None:
     """``forward`` alone, block after block: out (n, n_outputs) of ``inputs`` (n, n_inputs), written."""
     n = min(BLOCK, len(inputs))
     hidden, slopes = np.empty(n * hidden_width(layout), flat.dtype), np.empty(n * hidden_width(layout), flat.dtype)
@@ -340,7 +359,7 @@ def predict(flat: Any, layout: ParameterLayout, inputs: Any, outputs: Any) -> No
 
 
 @compiled
-def predict_stack(flats: Any, layout: ParameterLayout, inputs: Any, outputs: Any) -> None:
+def predict_stack(flats: Array, layout: ParameterLayout, inputs: Array, outputs: Array) -> None:
     """``predict`` of n networks of one shape, ``flats`` (n, size), each on inputs of its own (n, batch, n_inputs)."""
     rho = np.empty(inputs.shape[1], flats.dtype)
     for i in range(len(flats)):
@@ -352,7 +371,7 @@ def predict_stack(flats: Any, layout: ParameterLayout, inputs: Any, outputs: Any
 
 
 @compiled
-def normalized_inputs(layout: ParameterLayout, inputs: Any) -> Any:
+def normalized_inputs(layout: ParameterLayout, inputs: Array) -> Array:
     """``inputs`` (n, n_inputs) as the first layer takes them: normalised where a LayerNorm comes first."""
     if layout.gains[0] < 0:
         return inputs
@@ -363,7 +382,13 @@ def normalized_inputs(layout: ParameterLayout, inputs: Any) -> Any:
 
 @compiled
 def adam(
-    values: Any, first_moment: Any, second_moment: Any, step: int, gradient: Any, learning_rate: float, eps: float
+    values: Array,
+    first_moment: Array,
+    second_moment: Array,
+    step: int,
+    gradient: Array,
+    learning_rate: float,
+    eps: float,
 ) -> None:
     """Adam's ``step``-th step down ``gradient``, in place; β₁ = 0.9, β₂ = 0.999. All are (size,)."""
     one = values.dtype.type(1)
@@ -378,7 +403,7 @@ def adam(
 
 
 @compiled
-def clip_to_norm(gradient: Any, max_norm: float) -> float:
+def clip_to_norm(gradient: Array, max_norm: float) -> float:
     """g · min(1, max_norm/‖g‖) in place; returns ‖g‖ before."""
     # Four sums side by side, since each alone would wait for its own last addition.
     parts = np.zeros(4)

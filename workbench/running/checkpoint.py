@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import torch
 from torch import Tensor
 
+from workbench.envs.base import Array
 from workbench.errors import CheckpointError
 from workbench.learning.history import Log
 from workbench.learning.settings import Settings
 from workbench.learning.state import State
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 Values = dict[str, Any]
 
 FORMAT = 2

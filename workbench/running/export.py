@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
+from workbench.envs.base import Array
 from workbench.errors import CheckpointError, path_of, unknown_name
 from workbench.learning.state import Setup, State
 from workbench.networks.distributions import Categorical, Gaussian
@@ -23,7 +24,7 @@ FORWARD = (
     "for each layer: where layer_norm says so for it, x = (x - mean(x)) / sqrt(var(x) + 1e-5) over the vector; "
     "x = x @ weight + bias; after every layer but the last: x = activation(x)"
 )
-ACTIVATIONS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -42,7 +43,7 @@ def export_policies(run: Run, directory: str | Path) -> Path:
     setup, state = run._setup, run._state
     directory = path_of("directory", directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     agents = {}
     for agent in setup.team.agents:
         description, weights = _describe(setup, state, agent)
@@ -63,7 +64,7 @@ def export_policies(run: Run, directory: str | Path) -> Path:
     return directory
 
 
-def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], dict[str, Array]]:
     unit, policy = setup.team.unit_of[agent], setup.team.policy(agent)
     if not isinstance(policy.network, Mlp):
         raise ValueError(
@@ -71,7 +72,7 @@ def _describe(setup: Setup, state: State, agent: str) -> tuple[dict[str, Any], d
             "trainer.save() and wb.load()."
         )
     folded = policy.network.fold(state.policies[unit].values.cpu())
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     for index, (weight, bias) in enumerate(zip(folded.weights, folded.biases, strict=True)):
         arrays[f"layer_{index}/weight"] = np.ascontiguousarray(weight.numpy())
         arrays[f"layer_{index}/bias"] = np.ascontiguousarray(bias.numpy()[0])
@@ -110,7 +111,7 @@ class Policies:
     about   what ``policies.json`` says
     """
 
-    def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, about: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         self.about, self._tensors = about, tensors
         self.agents = tuple(about["agents"])
 
@@ -121,7 +122,7 @@ class Policies:
             f"{about['env_steps']:,} env steps{' · steered' if about['steered'] else ''}"
         )
 
-    def outputs(self, agent: str, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def outputs(self, agent: str, observations: Array) -> Array:
         """The network's outputs (n, outputs) for observations (n, observation_dim)."""
         if agent not in self.about["agents"]:
             raise unknown_name("agent", agent, self.agents)
@@ -150,10 +151,10 @@ class Policies:
 
     def act(
         self,
-        observations: Mapping[str, npt.NDArray[Any]],
+        observations: Mapping[str, Array],
         action_masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
         rng: np.random.Generator | None = None,
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> dict[str, Array]:
         """{agent: action}, shaped as environments take it: the mean, or the likeliest of each group of logits.
 
         ``action_masks`` are a ``TimeStep``'s: {agent: (n, n_actions) bool}, True where an action may be taken. With an
@@ -165,7 +166,7 @@ class Policies:
             raise ValueError(
                 f"observations has none for {missing[0]!r}; give one array for each of {list(self.agents)}."
             )
-        actions: dict[str, npt.NDArray[Any]] = {}
+        actions: dict[str, Array] = {}
         for agent in self.agents:
             outputs = self.outputs(agent, observations[agent])
             if self.about["agents"][agent]["distribution"] == "gaussian":

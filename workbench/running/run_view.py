@@ -7,12 +7,11 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
 from workbench.envs.arguments import checked_observations
-from workbench.envs.base import TeamEnv
+from workbench.envs.base import Array, TeamEnv
 from workbench.learning.agent_turn import next_m_factor
 from workbench.learning.events import Intervention
 from workbench.learning.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
@@ -108,7 +107,7 @@ class Run:
         return draw_order(self._setup, self._state, self.units)
 
     @property
-    def m_factors(self) -> dict[str, npt.NDArray[Any]]:
+    def m_factors(self) -> dict[str, Array]:
         """M = Π_{j<m}(π_new/π_old)·A of every agent updated in this iteration, and of those about to be.
 
         {agent: (n_steps, n_envs)}, in update order; copies. Empty before ``estimate``; after an iteration, its last.
@@ -121,7 +120,7 @@ class Run:
         return {agent: factor.cpu().numpy().copy() for agent, factor in factors.items()}
 
     @property
-    def preceding_ratio(self) -> npt.NDArray[Any]:
+    def preceding_ratio(self) -> Array:
         """Π_j(π_new/π_old) over the agents updated so far in this iteration: (n_steps, n_envs), a copy.
 
         Ones before the first update. Raises ``ValueError`` before ``estimate``, when there is no rollout to speak of.
@@ -131,7 +130,7 @@ class Run:
         return self._state.preceding_ratio.cpu().numpy().copy()
 
     @torch.no_grad()
-    def action_distributions(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:
+    def action_distributions(self, observations: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
         """Every agent's distribution over actions at given observations.
 
         ``observations`` is {agent: (n, observation_dim)}, as the environment shows them. Returns, for each agent, the

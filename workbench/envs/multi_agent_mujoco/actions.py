@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import mujoco
 import numpy as np
-import numpy.typing as npt
 from gymnasium.spaces import Box
 
 from workbench.envs.arguments import checked_actions
-from workbench.envs.base import Actions
+from workbench.envs.base import Actions, Array
 
 
 class ActuatorControls:
@@ -33,7 +31,7 @@ class ActuatorControls:
             for agent, actuators in shares.items()
         }
 
-    def __call__(self, actions: Actions) -> npt.NDArray[Any]:
+    def __call__(self, actions: Actions) -> Array:
         """(n_envs, n_actuators), float32 if all actions are, else float64; ``ValueError`` as ``TeamEnv.step`` says."""
         joint_action = self._side_by_side(actions)
         # The sum shows whether all are finite, but may itself overflow.
@@ -45,7 +43,7 @@ class ActuatorControls:
             joint_action = joint_action.take(self._columns, axis=1)
         return joint_action if joint_action.dtype == np.float32 else joint_action.astype(np.float64, copy=False)
 
-    def _side_by_side(self, actions: Actions) -> npt.NDArray[Any] | None:
+    def _side_by_side(self, actions: Actions) -> Array | None:
         """The agents' actions side by side, or None where they do not fit."""
         if not isinstance(actions, Mapping) or actions.keys() != self._shapes.keys():
             return None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.arguments import checked_snapshot, chosen_envs
-from workbench.envs.base import Actions, BoolArray, Snapshot, TeamEnv, TimeStep
+from workbench.envs.base import Actions, Array, BoolArray, Snapshot, TeamEnv, TimeStep
 from workbench.envs.multi_agent_mujoco.actions import ActuatorControls
 from workbench.envs.multi_agent_mujoco.design import Design, Factorization
 from workbench.envs.multi_agent_mujoco.observations import NearbyJoints, Observer, Readings, WholeState
@@ -215,7 +215,7 @@ class MujocoTeamEnv(TeamEnv):
         chosen = chosen_envs(envs, len(checked_snapshot(snapshot)["physics"]))
         return {name: rows if name == "ready" else rows[chosen] for name, rows in snapshot.items()}
 
-    def controls(self, actions: Actions) -> npt.NDArray[Any]:
+    def controls(self, actions: Actions) -> Array:
         """(n_envs, n_actuators), the controls that a joint action stands for; raises as ``step`` does."""
         return self._actuator_controls(actions)
 

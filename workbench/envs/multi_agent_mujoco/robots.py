@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.base import Array
 from workbench.envs.multi_agent_mujoco.keywords import Keywords
 from workbench.envs.multi_agent_mujoco.physics import ALL, CONTACT_FORCES, Floats, PhysicsEngine, Rows
 from workbench.errors import unknown_name
@@ -40,9 +41,9 @@ class Look(NamedTuple):
     observation: Floats
 
 
-def _squares(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _squares(rows: Array) -> Array:
     """Σ x² of each row, in the rows' dtype and in the order in which NumPy adds up one such row."""
-    total: npt.NDArray[Any] = np.add.reduce(np.square(rows), axis=1)
+    total: Array = np.add.reduce(np.square(rows), axis=1)
     return total
 
 
@@ -132,7 +133,7 @@ class Robot(ABC):
         return motion
 
     @abstractmethod
-    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: Array, before: Floats, after: Look) -> Verdict:
         """Reward (n_envs,), terminated (n_envs,) and the reward's terms, from the place before and the look after."""
 
     def _never(self) -> Bools:
@@ -146,16 +147,16 @@ class Runner(Robot):
         """(n_envs,) bool, which robots have not fallen; None where that is neither paid nor the end."""
         return None
 
-    def control_cost(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def control_cost(self, actions: Array) -> Array:
         """(n_envs,) in the actions' dtype, as Gymnasium has it."""
-        cost: npt.NDArray[Any] = self.options["ctrl_cost_weight"] * _squares(actions)
+        cost: Array = self.options["ctrl_cost_weight"] * _squares(actions)
         return cost
 
     def contact_cost(self) -> Floats | None:
         """(n_envs,), or None where contacts have no price."""
         return None
 
-    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: Array, before: Floats, after: Look) -> Verdict:
         velocity = (after.place - before) / self.dt
         income = velocity[:, 0] * self.options.get("forward_reward_weight", 1.0)
         costs = self.control_cost(actions)
@@ -277,7 +278,7 @@ class _Humanlike(Robot):
             if options.get(f"include_{field}_in_observation", True)
         ]
 
-    def control_cost(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def control_cost(self, actions: Array) -> Array:
         """(n_envs,) float64: of the simulation's controls, not of the action."""
         cost: Floats = self.options.get("ctrl_cost_weight", 0.1) * _squares(self.engine.ctrl)
         return cost
@@ -325,7 +326,7 @@ class HumanoidStandup(_Humanlike):
 
     contact_priced = True
 
-    def reward_and_termination(self, actions: npt.NDArray[Any], before: Floats, after: Look) -> Verdict:
+    def reward_and_termination(self, actions: Array, before: Floats, after: Look) -> Verdict:
         rise = after.motion[:, 2] / self.model.opt.timestep
         control_cost = self.control_cost(actions)
         impact_cost = self._priced_contacts(

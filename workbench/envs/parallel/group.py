@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from workbench.envs.base import Array
 from workbench.envs.parallel.interface import asking
 from workbench.envs.parallel.one_copy import Copy, CopyView, Layout, Options, StepOutcome
 from workbench.envs.parallel.plain_values import Arrays
@@ -97,7 +98,7 @@ class Group:
         nothing = StepOutcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
         return self._rows([nothing] * len(self.copies), [])
 
-    def step(self, actions: Mapping[str, npt.NDArray[Any]]) -> Rows:
+    def step(self, actions: Mapping[str, Array]) -> Rows:
         """One step of every copy; those that end are reset, their last sights handed back."""
         outcomes, finals = [], []
         for row, (index, copy) in enumerate(zip(self.indices, self.copies, strict=True)):
@@ -147,7 +148,7 @@ class Group:
                 arrays |= {f"{index}/{name}": array for name, array in copy.snapshot().items()}
         return arrays
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, arrays: Mapping[str, Array]) -> None:
         for index, copy in zip(self.indices, self.copies, strict=True):
             start = f"{index}/"
             with self._naming(index):

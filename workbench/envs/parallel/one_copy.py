@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from workbench.envs.base import Array
 from workbench.envs.parallel.adapters import Adapter
 from workbench.envs.parallel.interface import ParallelInterface, Reply, asking
 from workbench.envs.parallel.plain_values import Arrays, from_arrays, to_arrays
@@ -151,7 +152,7 @@ class Copy:
         self._alive, self._elapsed = reply.present, 0
         return reply
 
-    def step(self, rows: Mapping[str, npt.NDArray[Any]]) -> StepOutcome:
+    def step(self, rows: Mapping[str, Array]) -> StepOutcome:
         """One joint step by those who are still there; ``look`` is what follows, or the last one when it is over."""
         acting = self._alive
         self.last_picture = None
@@ -315,7 +316,7 @@ class Copy:
         elapsed = {} if self.options.max_episode_steps is None else {"elapsed": np.array([self._elapsed])}
         return {"alive": alive, "left": left, **elapsed, **inner}
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, arrays: Mapping[str, Array]) -> None:
         put = self.options.restore or (lambda env, state: env.set_state(state))
         with asking("restore"):
             put(self.given, from_arrays(arrays))

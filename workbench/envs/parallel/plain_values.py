@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Arrays = dict[str, npt.NDArray[Any]]
+from workbench.envs.base import Array
+
+Arrays = dict[str, Array]
 
 _ARRAY = "\0array"  # marks, within the structure, where an array belongs
 
@@ -47,7 +48,7 @@ def to_arrays(value: Any) -> Arrays:
     return {"structure": np.frombuffer(structure.encode(), np.uint8).copy(), **arrays}
 
 
-def from_arrays(flat: Mapping[str, npt.NDArray[Any]]) -> Any:
+def from_arrays(flat: Mapping[str, Array]) -> Any:
     """What ``to_arrays`` took apart, in fresh arrays; tuples come back as lists."""
 
     def whole(part: Any) -> Any:

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from workbench.envs.base import Array
 from workbench.errors import NonFiniteError, WorkbenchError
 
 Vector = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 AnySpace = gymnasium.Space[Any]
-Encoder = Callable[[Any], npt.NDArray[Any]]
+Encoder = Callable[[Any], Array]
 
 # What masks are called, PettingZoo's own name first; and names of what is here a mask and there a list of numbers.
 MASK_NAMES = ("action_mask", "action_masks", "available_actions", "avail_actions", "legal_action_mask")
@@ -134,7 +135,7 @@ def _encoder(space: AnySpace) -> Encoder:
         sizes = np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel()
         first = np.cumsum(sizes) - sizes
 
-        def one_hot(value: Any) -> npt.NDArray[Any]:
+        def one_hot(value: Any) -> Array:
             places = _whole_numbers(space, value) - start
             if ((places < 0) | (places >= sizes)).any():
                 raise _Unfit(f"{short(value)}, outside {space}")
@@ -157,7 +158,7 @@ def one_hot_part(space: AnySpace) -> Mask:
     return np.full(spaces.flatdim(space), coded)
 
 
-def _part(encode: Encoder, value: Any, key: Any) -> npt.NDArray[Any]:
+def _part(encode: Encoder, value: Any, key: Any) -> Array:
     try:
         return encode(value)
     except _Unfit as unfit:
@@ -177,7 +178,7 @@ def _same_places(parts: dict[int, Encoder], value: Any) -> dict[int, Encoder]:
     return parts
 
 
-def _numbers(space: AnySpace, value: Any) -> npt.NDArray[Any]:
+def _numbers(space: AnySpace, value: Any) -> Array:
     """``value`` as numbers of the space's shape; axes of length one may be there or not."""
     try:
         array = np.asarray(value)
@@ -197,7 +198,7 @@ def _whole_numbers(space: AnySpace, value: Any) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _in_box(space: spaces.Box, value: Any) -> npt.NDArray[Any]:
+def _in_box(space: spaces.Box, value: Any) -> Array:
     """Bounds are held at the door where numbers are whole, since others would wrap; else ``wb.envs.check`` does it."""
     if space.dtype.kind == "f":
         return _numbers(space, value)
@@ -207,14 +208,14 @@ def _in_box(space: spaces.Box, value: Any) -> npt.NDArray[Any]:
     return whole
 
 
-def _bits(space: AnySpace, value: Any) -> npt.NDArray[Any]:
+def _bits(space: AnySpace, value: Any) -> Array:
     bits = _whole_numbers(space, value)
     if ((bits != 0) & (bits != 1)).any():
         raise _Unfit(f"{short(value)}, not zeros and ones of {space}")
     return bits
 
 
-def _flattened(space: AnySpace, value: Any) -> npt.NDArray[Any]:
+def _flattened(space: AnySpace, value: Any) -> Array:
     if not space.contains(value):
         raise _Unfit(f"{short(value)}, not in {space}")
     return np.asarray(spaces.flatten(space, value)).ravel()
@@ -229,7 +230,7 @@ class ActionCoder:
 
     agent: str
     space: AnySpace
-    back: Callable[[npt.NDArray[Any]], Any]
+    back: Callable[[Array], Any]
     parts: tuple[int, ...] | None
 
     @staticmethod
@@ -305,7 +306,7 @@ def _continuous(agent: str, given: spaces.Box, clip: bool) -> ActionCoder:
     low, high = (bound.astype(np.float32).ravel() for bound in (given.low, given.high))
     shape, dtype = given.shape, given.dtype
 
-    def back(row: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def back(row: Array) -> Array:
         within = np.clip(row, low, high) if clip else row
         return within.reshape(shape).astype(dtype)
 
