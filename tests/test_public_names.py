@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from public_surface import surface
 
 import workbench as wb
 
@@ -80,3 +83,27 @@ def test_theory():
     assert trace.policies is not None
     assert wb.theory.nash_gap(game, policies, floor=0.0) == pytest.approx(0)
     wb.theory.best_shared_policy(wb.theory.sharing_game(4))
+
+
+def fields(line):
+    """A line of the record: (the name, its positional parameters in order, all of its parameters)."""
+    name, _, inside = re.fullmatch(r"([\w.]+)(\((.*)\))?", line).groups()
+    given = inside.split(", ") if inside else []
+    return name, given[: given.index("*")] if "*" in given else given, set(given) - {"*"}
+
+
+def test_nothing_public_is_missing():
+    """Every call that the last release took is taken still; python tests/public_surface.py makes the record."""
+    record = (Path(__file__).parent / "public_surface.txt").read_text().splitlines()
+    now = {name: rest for name, *rest in map(fields, surface())}
+    lost = []
+    for name, positional, every in map(fields, record):
+        present, have = now.get(name, ([], None))
+        kept = have is not None and present[: len(positional)] == positional and every <= have
+        required = (
+            set() if have is None else {one for one in have - every if not one.startswith("*") and one[-1] != "="}
+        )
+        if not kept or required:
+            lost.append(name)
+    assert len(record) > 400
+    assert lost == []
