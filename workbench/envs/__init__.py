@@ -45,7 +45,7 @@ def mujoco(scenario: str, agent_conf: str | None = None, **options: Any) -> Mujo
     return MujocoTeamEnv(scenario, agent_conf, **options)
 
 
-def pettingzoo(make_parallel_env: Callable[[], Any], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
+def pettingzoo(make_parallel_env: Callable[[], object], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
     """A batch of any PettingZoo parallel environments: ``PettingZooTeamEnv`` has the options."""
     from workbench.envs.parallel import PettingZooTeamEnv
 
@@ -64,7 +64,7 @@ def gymnasium(make: str | Callable[[], Any], n_envs: int = 8, **options: Any) ->
     return PettingZooTeamEnv(from_gymnasium(make), n_envs=n_envs, **options)
 
 
-def harl(make: Callable[[], Any], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
+def harl(make: Callable[[], object], n_envs: int = 8, **options: Any) -> PettingZooTeamEnv:
     """A batch of environments as HARL's and MAPPO's code have them: ``obs, share_obs, available_actions = reset()``.
 
     ``PettingZooTeamEnv`` has the options.

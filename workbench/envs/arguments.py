@@ -31,7 +31,7 @@ def checked_actions(actions: object, spaces: Mapping[str, AnySpace], n_envs: int
     return {agent: _checked(agent, actions[agent], space, n_envs) for agent, space in spaces.items()}
 
 
-def _checked(agent: str, given: Any, space: AnySpace, n_envs: int) -> Array:
+def _checked(agent: str, given: object, space: AnySpace, n_envs: int) -> Array:
     action = np.asarray(given)
     expected = (n_envs, *(space.shape or ()))
     if action.shape != expected:

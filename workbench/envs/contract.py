@@ -459,7 +459,7 @@ def _sample(space: Space, n: int, mask: Array | None, rng: np.random.Generator) 
     return choices if isinstance(space, MultiDiscrete) else choices[:, 0]
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"a {type(value).__name__}"

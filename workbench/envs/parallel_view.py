@@ -90,7 +90,7 @@ class ParallelView(ParallelEnv[str, Any, Any]):  # type: ignore[misc] # publishe
         return {agent: common | masks.get(agent, {}) for agent in agents}
 
 
-def _idle(space: gymnasium.Space[Any]) -> Array:
+def _idle(space: gymnasium.Space[object]) -> Array:
     """An action, of no consequence, for an agent that has left: (1, ...)."""
     if isinstance(space, gymnasium.spaces.Box):
         nearest: Array = np.clip(np.zeros((1, *space.shape), space.dtype), space.low, space.high)

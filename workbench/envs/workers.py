@@ -67,7 +67,7 @@ class _WorkerProcess:
     def alive(self) -> bool:
         return self.process.poll() is None and not self._line.closed
 
-    def send(self, message: Any) -> None:
+    def send(self, message: object) -> None:
         self.waiting = True
         with contextlib.suppress(OSError):  # it is gone, as receive() will say
             self._line.send(message)
@@ -150,7 +150,7 @@ class WorkerPool:
         self._workers[number].process.kill()
         self._workers[number].process.wait()
 
-    def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
         """``object.method(*arguments[i])`` in every worker i; the values they return."""
         self._refuse_closed()
         return self._replies(self._workers, [(method, given) for given in arguments])
@@ -172,7 +172,7 @@ class WorkerPool:
         self._finalizer()
 
     @staticmethod
-    def _replies(workers: Sequence[_WorkerProcess], messages: Sequence[Any] = ()) -> list[Any]:
+    def _replies(workers: Sequence[_WorkerProcess], messages: Sequence[object] = ()) -> list[Any]:
         """What the workers reply to ``messages``, or to what they were sent before."""
         replies, failures = [], []
         try:
@@ -215,7 +215,7 @@ def serve(descriptor: int) -> None:
         target.close()
 
 
-def _attempt(action: Callable[[], Any]) -> tuple[str, Any]:
+def _attempt(action: Callable[[], object]) -> tuple[str, Any]:
     try:
         return "value", action()
     except EnvironmentFailedError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import pandas as pd
 
@@ -89,6 +89,6 @@ EVALUATION_COLUMNS = (
 )
 
 
-def table(rows: Log[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+def table(rows: Log[dict[str, object]], columns: tuple[str, ...]) -> pd.DataFrame:
     """Rows as a fresh DataFrame: ``columns`` first, then what else the rows have; changing it changes no trainer."""
     return pd.DataFrame(list(rows), columns=list(dict.fromkeys([*columns, *(rows[-1] if len(rows) else ())])))

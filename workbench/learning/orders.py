@@ -122,7 +122,7 @@ RULES: dict[str, OrderRule] = {
 
 
 def resolve_permutation(
-    order: Sequence[Any], units: Sequence[str], resolve: Callable[[object], str]
+    order: Sequence[object], units: Sequence[str], resolve: Callable[[object], str]
 ) -> tuple[str, ...]:
     """Names or integers as a permutation of ``units``; raises ``ValueError`` saying who is missing or named twice."""
     named = tuple(resolve(who) for who in order)

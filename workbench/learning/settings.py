@@ -28,7 +28,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_ends: bool = 
     if math.isinf(high):
         expected = "a finite number" if math.isinf(low) else f"a number {'>' if open_ends else '≥'} {low:g}"
 
-    def check(value: Any) -> float:
+    def check(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
             raise ValueError(expected)
         inside = low < value < high if open_ends else low <= value <= high
@@ -42,7 +42,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_ends: bool = 
 def integer(low: int) -> Check:
     """An integer that is at least ``low``; NumPy's integers too, as they come out of a sweep's grid."""
 
-    def check(value: Any) -> int:
+    def check(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
             raise ValueError(f"an integer ≥ {low}")
         return int(value)
@@ -50,7 +50,7 @@ def integer(low: int) -> Check:
     return check
 
 
-def whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: object, least: int) -> int:
     """``value`` as an int of at least ``least``; 1e6 is a whole number, too."""
     try:
         return int(integer(least)(int(value) if isinstance(value, float) and value.is_integer() else value))
@@ -61,7 +61,7 @@ def whole(name: str, value: Any, least: int) -> int:
 def optional(inner: Check) -> Check:
     """None, or what ``inner`` takes."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> Any:
         try:
             return None if value is None else inner(value)
         except ValueError as error:
@@ -73,7 +73,7 @@ def optional(inner: Check) -> Check:
 def one_of(*names: str) -> Check:
     """One of some names."""
 
-    def check(value: Any) -> str:
+    def check(value: object) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError(f"one of {', '.join(map(repr, names))}")
         return value
@@ -81,14 +81,14 @@ def one_of(*names: str) -> Check:
     return check
 
 
-def flag(value: Any) -> bool:
+def flag(value: object) -> bool:
     """True or False."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError("True or False")
     return bool(value)
 
 
-def fraction(value: Any) -> float:
+def fraction(value: object) -> float:
     """A number in (0, 1]."""
     try:
         share = float(number(0, 1)(value))
@@ -107,12 +107,12 @@ def widths(value: Any) -> tuple[int, ...]:
         raise ValueError("a sequence of positive integers, such as (128, 128)") from None
 
 
-def activation_name(value: Any) -> str:
+def activation_name(value: object) -> str:
     """The name of an activation that networks have."""
     return str(one_of(*ACTIVATIONS)(value))
 
 
-def any_layer_norm(value: Any) -> str | bool:
+def any_layer_norm(value: object) -> str | bool:
     """Where LayerNorms are."""
     if (isinstance(value, bool | np.bool_) and not value) or (isinstance(value, str) and value in LAYER_NORMS):
         return value if isinstance(value, str) else False
@@ -151,7 +151,7 @@ def any_sharing(value: Any) -> Any:
         ) from None
 
 
-def some_sharing(value: Any) -> Any:
+def some_sharing(value: object) -> Any:
     """ "shared" or groups of agents."""
     if value == "separate":
         raise ValueError(
@@ -209,7 +209,7 @@ ALSO_CALLED = {
 }
 
 
-def setting(default: Any, check: Check, meaning: str, *, live: bool = True) -> Any:
+def setting(default: object, check: Check, meaning: str, *, live: bool = True) -> Any:
     """A field with its check, its meaning, and whether it may be changed under way."""
     return field(default=default, metadata={"check": check, "meaning": meaning, "live": live})
 
@@ -290,7 +290,7 @@ class Settings:
             object.__setattr__(self, "threads", torch.get_num_threads())
 
     @classmethod
-    def make(cls: type[S], method: str, options: Mapping[str, Any]) -> S:
+    def make(cls: type[S], method: str, options: Mapping[str, object]) -> S:
         """Settings from keyword options; a name that the method does not have is refused."""
         for name in options:
             if name not in cls.names():
@@ -323,7 +323,7 @@ class Settings:
         return dataclasses.replace(self, **self._settle(changes, self))
 
     @classmethod
-    def _settle(cls, options: Mapping[str, Any], held: Settings | None = None) -> dict[str, Any]:
+    def _settle(cls, options: Mapping[str, object], held: Settings | None = None) -> dict[str, Any]:
         """``options`` for new settings, or for changes of ``held`` ones, and what follows from them for others.
 
         Where one of two names was given that say the same, the other becomes None.
@@ -471,7 +471,7 @@ class SequentialSettings(Settings):
             self._needs_ratio("ratio_clamp")
 
     @classmethod
-    def _settle(cls, options: Mapping[str, Any], held: Settings | None = None) -> dict[str, Any]:
+    def _settle(cls, options: Mapping[str, object], held: Settings | None = None) -> dict[str, Any]:
         settled = super()._settle(options, held)
         default = cls.__dataclass_fields__["ratio_clamp"].default
         untouched = held is None or getattr(held, "ratio_clamp", None) == default

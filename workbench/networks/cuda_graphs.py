@@ -23,7 +23,7 @@ _recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
 _one_at_a_time = threading.RLock()  # trainers in several threads share the recordings, and so their memory
 
 
-def replayed(function: Callable[..., tuple[Tensor, ...]], fixed: tuple[Any, ...], *tensors: Tensor | None) -> Any:
+def replayed(function: Callable[..., tuple[Tensor, ...]], fixed: tuple[object, ...], *tensors: Tensor | None) -> Any:
     """``function(*fixed, *tensors)``, a tuple of tensors of their own; simply called where nothing is on a GPU.
 
     function  of the module's own level, which waits for nothing that the GPU computes, and writes to no argument
@@ -49,7 +49,7 @@ class _Recording:
     def __init__(
         self,
         function: Callable[..., tuple[Tensor, ...]],
-        fixed: tuple[Any, ...],
+        fixed: tuple[object, ...],
         tensors: Tensors,
         device: torch.device,
     ) -> None:

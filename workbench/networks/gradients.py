@@ -277,7 +277,7 @@ class RecordableCotangent(Protocol):
 def _gradient(
     network: Mlp,
     kind: Callable[..., RecordableCotangent],
-    fixed: tuple[Any, ...],
+    fixed: tuple[object, ...],
     values: Tensor,
     inputs: Tensor,
     *tensors: Tensor | None,

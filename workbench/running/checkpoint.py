@@ -55,7 +55,7 @@ def flatten(state: State) -> tuple[Arrays, Values]:
     return arrays, {**tree, "settings": plain_settings(state.settings)}
 
 
-def _taken_apart(value: Any, path: str, arrays: Arrays) -> Any:
+def _taken_apart(value: object, path: str, arrays: Arrays) -> Any:
     """``value`` as plain values, its arrays put into ``arrays`` under their paths.
 
     A record becomes {field: …}, a mapping [[key, …], …] in its own order, an array {"array": path}.
@@ -168,7 +168,7 @@ def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """NumPy's scalars and arrays as Python's own, a function as its name."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()

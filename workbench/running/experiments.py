@@ -19,7 +19,7 @@ MAX_ORDERS = 24  # all of four agents
 
 def try_orders(
     trainer: Trainer,
-    orders: Sequence[Sequence[Any]] | None = None,
+    orders: Sequence[Sequence[object]] | None = None,
     *,
     max_orders: int = MAX_ORDERS,
     iterations_after: int = 1,

@@ -142,7 +142,7 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, Any]) -> Trainer:
+def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, object]) -> Trainer:
     """A trainer at its beginning: parameters drawn, environments reset, nothing collected."""
     if not isinstance(env, TeamEnv):
         raise TypeError(
@@ -210,7 +210,7 @@ def first_state(setup: Setup, settings: Settings, running: CollectorState) -> St
 
 
 def load(
-    path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: Any = None, device: str | None = None
+    path: str | os.PathLike[str], env: TeamEnv | None = None, *, order: object = None, device: str | None = None
 ) -> Trainer:
     """A trainer as ``trainer.save(path)`` left it; it goes on bit for bit, on the same machine and library versions.
 

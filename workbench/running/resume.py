@@ -69,7 +69,7 @@ def record_of(held: Values) -> RunRecord:
     return RunRecord(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
 
 
-def settings_of(path: object, held: Values, order: Any = None, device: str | None = None) -> Values:
+def settings_of(path: object, held: Values, order: object = None, device: str | None = None) -> Values:
     """The settings in a document as keywords; an order that was a function must be given anew, a device may be."""
     plain = dict(held["state"]["settings"])
     try:
@@ -103,7 +103,7 @@ def refuse_another_env(path: object, held: Values, env: TeamEnv) -> None:
         )
 
 
-def _essence(description: Mapping[str, Any] | None) -> Values:
+def _essence(description: Mapping[str, object] | None) -> Values:
     """A description as a file has it, without what belongs to the machine."""
     plain: Values = json.loads(json.dumps(dict(description or {})))
     return {name: value for name, value in plain.items() if name not in OF_THE_MACHINE}

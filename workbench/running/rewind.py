@@ -136,7 +136,7 @@ class Past:
         )
 
 
-def recorded_moments(past: Past, which: Any, now: State) -> list[State]:
+def recorded_moments(past: Past, which: object, now: State) -> list[State]:
     """Moments of training before ``now``, each at the beginning of an iteration, the earliest first.
 
     which   None: none; True: all iterations that ``past`` reaches; k: k of them at most, evenly spread; a

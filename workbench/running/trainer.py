@@ -245,7 +245,7 @@ class Trainer(Run):
 
     # --- changing -------------------------------------------------------------------------------------------------
 
-    def _set(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: object) -> None:
         with self._lock:
             before = self._state
             if name == "order" and before.phase == "update_agent":
@@ -283,7 +283,7 @@ class Trainer(Run):
             orders.resolve_permutation(tuple(order), self.units, resolve)
         orders.rule_for(order, resolve)
 
-    def _log(self, name: str, old: Any, new: Any, outcome: str) -> None:
+    def _log(self, name: str, old: object, new: object, outcome: str) -> None:
         state = self._state
         change = Intervention(state.iteration, state.phase, state.position, name, old, new, outcome)
         self.__dict__["_record"] = replace(self._record, interventions=(*self.interventions, change))
@@ -299,7 +299,7 @@ class Trainer(Run):
             f"attribute of a {self.method} trainer", name, [each for each in dir(self) if not each.startswith("_")]
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name == "order":
             self._set(name, value)
         elif name in self.settings.names():
@@ -365,7 +365,7 @@ class Trainer(Run):
             setattr(copy, name, value)
         return copy
 
-    def _branch(self, state: State, changes: Mapping[str, Any]) -> Trainer:
+    def _branch(self, state: State, changes: Mapping[str, object]) -> Trainer:
         """A trainer of its own that goes on from ``state``, a moment of this run."""
         there = Trainer(self._setup, state, record=self._record)
         parent = {
@@ -405,8 +405,8 @@ class Trainer(Run):
         deterministic: bool = True,
         *,
         seed: int = 0,
-        past: Any = None,
-        ghost: Any = None,
+        past: object = None,
+        ghost: object = None,
         max_steps: int | None = None,
     ) -> Any:
         """Episodes by the policies as they are, to watch: in three dimensions, coloured by the agent that moves what.
@@ -474,7 +474,7 @@ class Trainer(Run):
             self._past.clear()
 
 
-def _function(name: str, value: Any, takes: str) -> Any:
+def _function(name: str, value: object, takes: str) -> Any:
     """``value`` if it can be called."""
     if not callable(value):
         raise TypeError(f"{name} is {value!r}; expected a function of ({takes}).")

@@ -124,7 +124,7 @@ def validated(robot: str, version: str, given: Keywords, further: Iterable[str] 
     return {"frame_skip": newest["frame_skip"], **files, **_FIXED.get(robot, {}), **defaults, **given}
 
 
-def _check(name: str, value: Any, default: Any) -> None:
+def _check(name: str, value: Any, default: object) -> None:
     """Raise where ``value`` is of no use as keyword ``name``, whose default shows the kind of value."""
     if name == "main_body":
         expected, fits = "a body's number or name", isinstance(value, int | str)
@@ -144,7 +144,7 @@ def _check(name: str, value: Any, default: Any) -> None:
         raise ValueError(f"{name}={value!r}: expected a number ≥ 0, such as the default {default!r}.")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

@@ -70,7 +70,7 @@ def _forces_callback() -> Any:
     pointer = numba.types.voidptr
 
     @numba.cfunc(numba.types.void(pointer, pointer, numba.types.intc, pointer))
-    def callback(model: Any, data: Any, sim: Any, arg: Any) -> None:
+    def callback(model: object, data: object, sim: object, arg: object) -> None:
         add_forces(model, data)
 
     return callback

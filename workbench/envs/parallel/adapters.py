@@ -15,20 +15,20 @@ from workbench.envs.parallel.spaces import IncompatibleEnvironmentError, short
 ByAgent = dict[str, Any]
 
 
-def from_gymnasium(make: str | Callable[[], gymnasium.Env[Any, Any]]) -> Callable[[], FromGymnasium]:
+def from_gymnasium(make: str | Callable[[], gymnasium.Env[object, object]]) -> Callable[[], FromGymnasium]:
     """What makes the parallel environment of one that ``make`` makes, or that is registered under that name."""
     if isinstance(make, str):
         make = functools.partial(gymnasium.make, make, disable_env_checker=True)
     return functools.partial(FromGymnasium, _callable(make))
 
 
-def from_harl(make: Callable[[], Any]) -> Callable[[], FromHarl]:
+def from_harl(make: Callable[[], object]) -> Callable[[], FromHarl]:
     """What makes the parallel environment of one of HARL's that ``make`` makes."""
     made = _callable(make)
     return lambda: FromHarl(made())
 
 
-def _callable(make: Any) -> Callable[[], Any]:
+def _callable(make: object) -> Callable[[], Any]:
     if not callable(make):
         raise TypeError(
             f"make is a {type(make).__name__}; expected a function that makes a new environment at every call, such as "
@@ -47,10 +47,10 @@ class Adapter:
         self.agents = self.possible_agents
         self.render_mode = getattr(inner, "render_mode", None)
 
-    def _each(self, value: Any) -> ByAgent:
+    def _each(self, value: object) -> ByAgent:
         return dict.fromkeys(self.possible_agents, value)
 
-    def _in_order(self, values: Any, what: str) -> ByAgent:
+    def _in_order(self, values: object, what: str) -> ByAgent:
         if not isinstance(values, tuple | list | np.ndarray) or len(values) != len(self.possible_agents):
             raise IncompatibleEnvironmentError(
                 f"{what} are {short(values)}; expected one for each of {len(self.possible_agents)} agents."
@@ -70,7 +70,7 @@ class FromGymnasium(Adapter):
     ``reset(seed)`` begins in a new environment, since some carry something over from the episode before.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], gymnasium.Env[object, object]]) -> None:
         self._make = make
         env = make()
         if not hasattr(env, "observation_space") or not hasattr(env, "action_space"):
@@ -96,7 +96,7 @@ class FromGymnasium(Adapter):
     def action_space(self, agent: str) -> Any:
         return self._space(self.inner.action_space, agent)
 
-    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+    def reset(self, seed: int | None = None, options: object = None) -> tuple[Any, Any]:
         if seed is not None and self._used:
             self.inner.close()
             self.inner = self._make()
@@ -109,10 +109,10 @@ class FromGymnasium(Adapter):
             )
         return self._seen(given[0]), self._told(given[1])
 
-    def _seen(self, observation: Any) -> ByAgent:
+    def _seen(self, observation: object) -> ByAgent:
         return self._in_order(observation, "observations") if self._several else self._each(observation)
 
-    def _told(self, info: Any) -> ByAgent:
+    def _told(self, info: object) -> ByAgent:
         """A single agent's info may hold its mask; that of several is a dict of the environment's own kind."""
         if self._several and isinstance(info, list | tuple) and len(info) == len(self.possible_agents):
             return self._in_order(info, "infos")
@@ -156,7 +156,7 @@ class FromHarl(Adapter):
     def action_space(self, agent: str) -> Any:
         return self._in_order(self.inner.action_space, "action spaces")[agent]
 
-    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+    def reset(self, seed: int | None = None, options: object = None) -> tuple[Any, Any]:
         if seed is not None and callable(getattr(self.inner, "seed", None)):
             self.inner.seed(seed)
         given = self.inner.reset()

@@ -61,7 +61,7 @@ class ParallelInterface:
     ids   {name: the environment's own id}, in the order of ``possible_agents``
     """
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: object) -> None:
         with asking("conversion from turns"):
             self.env = _parallel(env)
         with asking("possible_agents"):
@@ -119,7 +119,7 @@ class ParallelInterface:
         kinds = {parameter.kind for parameter in self._reset_parameters.values()}
         return "seed" in self._reset_parameters or inspect.Parameter.VAR_KEYWORD in kinds
 
-    def step(self, joint_action: Mapping[str, Any]) -> Reply:
+    def step(self, joint_action: Mapping[str, object]) -> Reply:
         with asking("step()"):
             given = self.env.step({self.ids[name]: action for name, action in joint_action.items()})
         if not isinstance(given, tuple | list) or len(given) != 5:
@@ -147,7 +147,7 @@ class ParallelInterface:
 
     # ---- what comes back ----
 
-    def _by_agent(self, values: Any, what: str, method: str) -> dict[str, Any]:
+    def _by_agent(self, values: object, what: str, method: str) -> dict[str, Any]:
         if isinstance(values, Mapping):
             if unknown := [id for id in values if id not in self._names and id != ALL]:
                 raise self._unknown(f"{what} after {method} has {unknown[0]!r}")
@@ -164,7 +164,7 @@ class ParallelInterface:
             "ever act."
         )
 
-    def _infos(self, infos: Any, method: str) -> dict[str, Mapping[Any, Any]]:
+    def _infos(self, infos: object, method: str) -> dict[str, Mapping[Any, Any]]:
         if infos is None:
             return {name: {} for name in self.ids}
         if not isinstance(infos, Mapping):
@@ -179,7 +179,7 @@ class ParallelInterface:
             found[name] = {} if info is None else info
         return found
 
-    def _present(self, observed: Mapping[str, Any], method: str) -> list[str]:
+    def _present(self, observed: Mapping[str, object], method: str) -> list[str]:
         with asking("agents"):
             agents = getattr(self.env, "agents", None)
         if agents is None:
@@ -194,7 +194,7 @@ class ParallelInterface:
             raise self._unknown(f"env.agents after {method} has {sorted(map(str, unknown))}")
         return [name for name, id in self.ids.items() if id in there]
 
-    def _rewards(self, rewards: Any, acted: Iterable[str]) -> dict[str, float]:
+    def _rewards(self, rewards: object, acted: Iterable[str]) -> dict[str, float]:
         if _is_number(rewards):
             return self._finite(dict.fromkeys(acted, _number(rewards, "the reward")))
         paid = self._by_agent(rewards, "rewards", "step()")
@@ -211,7 +211,7 @@ class ParallelInterface:
                 raise NonFiniteError(f"the reward of {name!r} is {reward}; the environment must give finite numbers.")
         return rewards
 
-    def _flags(self, flags: Any, what: str, acted: Iterable[str]) -> set[str]:
+    def _flags(self, flags: object, what: str, acted: Iterable[str]) -> set[str]:
         """Those who acted and are flagged."""
         if _is_number(flags):
             return set(acted) if _flag(flags, what) else set()
@@ -260,11 +260,11 @@ def _has_no_default(parameters: Mapping[str, inspect.Parameter], name: str) -> b
     return name in parameters and parameters[name].default is inspect.Parameter.empty
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, bool | int | float | np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
-def _number(value: Any, what: str) -> float:
+def _number(value: object, what: str) -> float:
     """``value`` as a float: a number, or an array of one."""
     if type(value) is float:
         return value
@@ -277,7 +277,7 @@ def _number(value: Any, what: str) -> float:
     return float(array.reshape(()))
 
 
-def _flag(value: Any, what: str) -> bool:
+def _flag(value: object, what: str) -> bool:
     if type(value) is bool:
         return value
     number = _number(value, what)

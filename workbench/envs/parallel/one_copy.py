@@ -86,7 +86,7 @@ class Copy:
     had been truncated earlier.
     """
 
-    def __init__(self, env: Any, options: Options, first_seed: int) -> None:
+    def __init__(self, env: object, options: Options, first_seed: int) -> None:
         self._made, self.options = env, options
         self._interface = ParallelInterface(env)
         self.env, names = self._interface.env, list(self._interface.ids)
@@ -219,7 +219,7 @@ class Copy:
     def _split(self, name: str, reply: Reply) -> tuple[Any, Any]:
         return self._observations[name].split(reply.observations[name]) if name in reply.observations else (None, None)
 
-    def _mask(self, name: str, reply: Reply, shown: Any) -> tuple[Any, ...]:
+    def _mask(self, name: str, reply: Reply, shown: object) -> tuple[Any, ...]:
         """The mask that came with the observation or in the infos, or nothing."""
         info = reply.infos.get(name, {})
         if not self._actions[name].parts:
@@ -325,5 +325,5 @@ class Copy:
         self._elapsed = int(arrays["elapsed"][0]) if "elapsed" in arrays else 0
 
 
-def _copies_itself(env: Any) -> bool:
+def _copies_itself(env: object) -> bool:
     return callable(getattr(env, "get_state", None)) and callable(getattr(env, "set_state", None))

@@ -69,8 +69,8 @@ class PettingZooTeamEnv(TeamEnv):
         clip_actions: bool = True,
         max_episode_steps: int | None = None,
         workers: int = 0,
-        snapshot: Callable[[Any], Any] | None = None,
-        restore: Callable[[Any, Any], None] | None = None,
+        snapshot: Callable[[object], object] | None = None,
+        restore: Callable[[object, object], None] | None = None,
     ) -> None:
         if not callable(make_parallel_env):
             raise TypeError(
@@ -246,7 +246,7 @@ class PettingZooTeamEnv(TeamEnv):
 
 
 class _Pool(Protocol):
-    def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]: ...
+    def call(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]: ...
     def revive(self) -> None: ...
     def close(self) -> None: ...
 
@@ -257,7 +257,7 @@ class _Here:
     def __init__(self, group: Group) -> None:
         self._group = group
 
-    def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def call(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[Any]:
         return [getattr(self._group, method)(*given) for given in arguments]
 
     def revive(self) -> None:

@@ -15,7 +15,7 @@ Arrays = dict[str, Array]
 _ARRAY = "\0array"  # marks, within the structure, where an array belongs
 
 
-def to_arrays(value: Any) -> Arrays:
+def to_arrays(value: object) -> Arrays:
     """``value`` (arrays, numbers, text, None, and lists and dicts of these) as arrays by name.
 
     "structure" is its JSON as bytes; the arrays in it follow as "0", "1" and so on. Raises ``TypeError`` naming what is
@@ -29,7 +29,7 @@ def to_arrays(value: Any) -> Arrays:
     """
     arrays: Arrays = {}
 
-    def plain(part: Any, path: str) -> Any:
+    def plain(part: object, path: str) -> Any:
         if isinstance(part, np.ndarray | np.generic) and np.asarray(part).dtype.kind in "biufc":
             name = str(len(arrays))
             arrays[name] = np.array(part)
@@ -51,7 +51,7 @@ def to_arrays(value: Any) -> Arrays:
 def from_arrays(flat: Mapping[str, Array]) -> Any:
     """What ``to_arrays`` took apart, in fresh arrays; tuples come back as lists."""
 
-    def whole(part: Any) -> Any:
+    def whole(part: object) -> Any:
         if isinstance(part, dict):
             if _ARRAY in part:
                 return np.array(flat[part[_ARRAY]])

@@ -96,7 +96,7 @@ class ObservationCoder:
             )
         return next(iter(rest.values())), given[key]
 
-    def flat(self, given: Any) -> Vector:
+    def flat(self, given: object) -> Vector:
         """The vector that an observation flattens to, each part of it held against its space."""
         try:
             vector: Vector = self.encode(given).astype(np.float32, copy=False)
@@ -111,7 +111,7 @@ class ObservationCoder:
         return vector
 
 
-def _of_this_form(space: AnySpace, given: Mapping[Any, Any]) -> bool:
+def _of_this_form(space: AnySpace, given: Mapping[object, object]) -> bool:
     """Whether a mapping needs no mask taken out of it."""
     return isinstance(space, spaces.Dict) and not any(name in given and name not in space.spaces for name in MASK_NAMES)
 
@@ -135,7 +135,7 @@ def _encoder(space: AnySpace) -> Encoder:
         sizes = np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec).ravel()
         first = np.cumsum(sizes) - sizes
 
-        def one_hot(value: Any) -> Array:
+        def one_hot(value: object) -> Array:
             places = _whole_numbers(space, value) - start
             if ((places < 0) | (places >= sizes)).any():
                 raise _Unfit(f"{short(value)}, outside {space}")
@@ -158,27 +158,27 @@ def one_hot_part(space: AnySpace) -> Mask:
     return np.full(spaces.flatdim(space), coded)
 
 
-def _part(encode: Encoder, value: Any, key: Any) -> Array:
+def _part(encode: Encoder, value: object, key: object) -> Array:
     try:
         return encode(value)
     except _Unfit as unfit:
         raise _Unfit(f"{unfit} in its part {key!r}") from None
 
 
-def _same_keys(parts: dict[str, Encoder], value: Any) -> dict[str, Encoder]:
+def _same_keys(parts: dict[str, Encoder], value: object) -> dict[str, Encoder]:
     if not isinstance(value, Mapping) or value.keys() != parts.keys():
         found = f"the parts {list(value)}" if isinstance(value, Mapping) else short(value)
         raise _Unfit(f"{found}, not a dict of {list(parts)}")
     return parts
 
 
-def _same_places(parts: dict[int, Encoder], value: Any) -> dict[int, Encoder]:
+def _same_places(parts: dict[int, Encoder], value: object) -> dict[int, Encoder]:
     if not isinstance(value, tuple | list | np.ndarray) or np.ndim(value[:0]) < 1 or len(value) != len(parts):
         raise _Unfit(f"{short(value)}, not {len(parts)} parts in a tuple")
     return parts
 
 
-def _numbers(space: AnySpace, value: Any) -> Array:
+def _numbers(space: AnySpace, value: object) -> Array:
     """``value`` as numbers of the space's shape; axes of length one may be there or not."""
     try:
         array = np.asarray(value)
@@ -191,14 +191,14 @@ def _numbers(space: AnySpace, value: Any) -> Array:
     return array.ravel()
 
 
-def _whole_numbers(space: AnySpace, value: Any) -> npt.NDArray[np.int64]:
+def _whole_numbers(space: AnySpace, value: object) -> npt.NDArray[np.int64]:
     array = _numbers(space, value)
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.rint(array))).all():
         raise _Unfit(f"{short(value)}, not whole numbers of {space}")
     return array.astype(np.int64)
 
 
-def _in_box(space: spaces.Box, value: Any) -> Array:
+def _in_box(space: spaces.Box, value: object) -> Array:
     """Bounds are held at the door where numbers are whole, since others would wrap; else ``wb.envs.check`` does it."""
     if space.dtype.kind == "f":
         return _numbers(space, value)
@@ -208,14 +208,14 @@ def _in_box(space: spaces.Box, value: Any) -> Array:
     return whole
 
 
-def _bits(space: AnySpace, value: Any) -> Array:
+def _bits(space: AnySpace, value: object) -> Array:
     bits = _whole_numbers(space, value)
     if ((bits != 0) & (bits != 1)).any():
         raise _Unfit(f"{short(value)}, not zeros and ones of {space}")
     return bits
 
 
-def _flattened(space: AnySpace, value: Any) -> Array:
+def _flattened(space: AnySpace, value: object) -> Array:
     if not space.contains(value):
         raise _Unfit(f"{short(value)}, not in {space}")
     return np.asarray(spaces.flatten(space, value)).ravel()
@@ -254,7 +254,7 @@ class ActionCoder:
             "MultiBinary, of at least one number. Wrap the environment so that it is one of these."
         )
 
-    def mask(self, given: Any) -> Mask | None:
+    def mask(self, given: object) -> Mask | None:
         """The mask over all components' actions, end to end, that the environment gave as one array or one for each.
 
         None where nothing at all is allowed: the agent has no choice now.
