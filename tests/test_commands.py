@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 
 from workbench.__main__ import main
-from workbench.commands import bench, bench_processes
+from workbench.commands import bench, bench_defaults, bench_machine, bench_processes
 
 
 @pytest.fixture
@@ -21,6 +23,12 @@ def small(monkeypatch):
     monkeypatch.setattr(bench, "TRAINING_ENVS", 2)
     monkeypatch.setattr(bench, "STEPS_A_ROUND", 5)
     monkeypatch.setattr(bench, "TRAINING", {"n_steps": 5, "hidden_sizes": (8,)})
+    monkeypatch.setattr(bench_defaults, "N_ENVS", 2)
+    monkeypatch.setattr(bench_defaults, "ITERATIONS_A_ROUND", 1)
+    monkeypatch.setattr(bench_defaults, "EPISODES", 2)
+    monkeypatch.setattr(bench_defaults, "EVALUATE_EVERY", 256)
+    monkeypatch.setattr(bench_defaults, "AT_MOST", 512)
+    monkeypatch.setattr(bench_defaults, "RETURNS", (-1e6, 1e6))
 
 
 def test_bench_prints_a_row_for_each_task(small, capsys):
@@ -30,7 +38,8 @@ def test_bench_prints_a_row_for_each_task(small, capsys):
     rows = {line.split("  ")[0]: line for line in printed.splitlines()}
     assert rows["Ant 4x2"].count("%") == 3
     assert rows["Humanoid 17x1"].count("%") == 1
-    assert "fork" in printed.splitlines()[-1]
+    assert "fork" in printed.splitlines()[-2]
+    assert "other processes took" in printed.splitlines()[-1]
 
 
 def test_bench_speaks_json(small, capsys):
@@ -59,6 +68,24 @@ def test_a_whole_bench_measures_in_processes_too(small, monkeypatch, capsys):
     taken = found["footprint"]
     assert taken["peak_memory_mb"] > 50
     assert 0 < taken["workbench_seconds"] < taken["trainer_seconds"]
+    defaults = found["defaults"]
+    assert set(defaults["shares"]) == set(bench_defaults.DEFAULTS)
+    assert all(0 < share < 2 for share in defaults["shares"].values())
+    for returns in found["returns"]:
+        assert returns["env_steps"]["-1000000"] == 256  # reached at the first evaluation
+        assert math.isnan(returns["seconds"]["1000000"])
+
+
+def test_the_reference_takes_what_its_curve_and_its_rate_say():
+    assert bench_defaults.reference_seconds("happo", 1340) == pytest.approx(1e6 / 1250)
+    assert bench_defaults.reference_seconds("hatrpo", (560 + 1490) / 2) == pytest.approx(3.5e6 / 490)
+    assert bench_defaults.reference_seconds("hatrpo", 3000) == math.inf
+
+
+def test_the_bench_says_what_does_the_products():
+    machine, products, *_ = bench_machine.machine_lines()
+    assert "cores" in machine
+    assert re.search(r"[\d,]+ Gflop/s a core by \w+ [\d.]+ \(", products)
 
 
 def test_a_process_of_the_bench_that_ends_early_is_told():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import workbench as wb
 from workbench.learning import critic, fitting, updates
 from workbench.learning.critic import ValueGradient, value_loss
 from workbench.learning.settings import ClippedSettings
@@ -332,3 +333,12 @@ def test_the_value_slope_keeps_what_is_not_a_number():
         fitting.value_cotangent(np.array([math.nan, 1.0, math.inf]), zeros, zeros, math.inf, math.inf, losses, slopes)
     assert losses.tolist()[1:] == [0.5, math.inf]
     assert np.isnan(losses).tolist() == np.isnan(slopes).tolist() == [True, False, False]
+
+
+def test_a_trainer_says_by_which_arithmetic_it_updates():
+    robot = wb.envs.mujoco("Hopper", "3x1", n_envs=1)
+    game = wb.envs.tabular(wb.theory.simultaneous_game(), n_envs=2)
+    assert set(wb.hatrpo(robot).passes.values()) == {updates.IN_ONE_CALL}
+    assert set(wb.happo(robot, recurrent=True).passes.values()) == {"autograd: the network is recurrent"}
+    categorical = "compiled, a gradient at a time: the policy is categorical"
+    assert wb.happo(game).passes == dict.fromkeys(game.agents, categorical)

@@ -10,7 +10,6 @@ of rates and of the ratios within a round.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench import envs
+from workbench.commands import bench_defaults
+from workbench.commands.bench_defaults import DefaultRates, TimeToReturn
+from workbench.commands.bench_machine import Neighbours, machine_lines
 from workbench.commands.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
 from workbench.errors import unknown_name
 from workbench.running import methods as recipes
-from workbench.sweeps import provenance
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
@@ -130,11 +131,17 @@ def costs(task: str = "Ant 4x2", *, repeats: int = 11) -> Costs:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """All that was measured; ``together`` and ``footprint`` of a whole run only."""
+    """All that was measured; ``defaults``, ``returns``, ``together`` and ``footprint`` of a whole run only.
 
-    machine: str
+    others  the share of the cores' time that other processes took meanwhile; NaN where the system does not tell
+    """
+
+    machine: list[str]
     rates: list[Rates]
     costs: Costs
+    others: float
+    defaults: DefaultRates | None = None
+    returns: list[TimeToReturn] | None = None
     together: SeedsTogether | None = None
     footprint: Footprint | None = None
 
@@ -146,13 +153,15 @@ class BenchResult:
 def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], None] = print) -> BenchResult:
     """Measure ``tasks`` in ``rounds`` alternating rounds each, saying each line of the table as it is known.
 
-    With no tasks named it measures all, and what needs processes of their own: seeds side by side, memory and imports.
+    With no tasks named it measures the defaults first, then all of them, what needs processes of their own (seeds side
+    by side, memory and imports), and last how long the defaults take to walk.
     """
     for task in tasks:
         if task not in TASKS:
             raise unknown_name("task", task, TASKS)
-    machine = describe_machine()
-    say(machine)
+    machine, neighbours = machine_lines(), Neighbours()
+    say("\n".join(machine))
+    defaults = None if tasks else _defaults(rounds, say)
     columns = "".join(f"{shown:>16}" for shown in COLUMNS.values())
     say(
         f"{'env steps/s':<18}{'physics':>10}{columns}   medians of {rounds} rounds (of physics; "
@@ -170,8 +179,41 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
         f"going back and branching, {spent.task}: fork {spent.fork_ms:.1f} ms, rewind {spent.rewind_ms:.2f} ms, "
         f"snapshot {spent.snapshot_mb:.2f} MB beyond the rollout, {spent.iteration_mb:.1f} MB an iteration with it"
     )
-    further = () if tasks else _in_processes(rounds, say)
-    return BenchResult(machine, measured, spent, *further)
+    together, taken = (None, None) if tasks else _in_processes(rounds, say)
+    returns = None if tasks else _returns(say)
+    others = neighbours.share()
+    say(f"other processes took {others:.0%} of the cores' time meanwhile")
+    return BenchResult(machine, measured, spent, others, defaults, returns, together, taken)
+
+
+def _defaults(rounds: int, say: Callable[[str], None]) -> DefaultRates:
+    env = envs.mujoco(bench_defaults.SCENARIO, bench_defaults.AGENT_CONF, n_envs=STEPPING_ENVS, n_threads=1)
+    raw = _RawPhysics(env)
+    env.reset(seed=0)
+
+    def rate(trainer: Trainer) -> float:
+        before, seconds = trainer.env_steps, 0.0
+        for _ in range(bench_defaults.ITERATIONS_A_ROUND):
+            seconds += _seconds(trainer.iterate)
+        return (trainer.env_steps - before) / seconds
+
+    found = bench_defaults.measure_defaults(rounds, lambda: raw.rate(env, np.random.default_rng(0)), rate, median_ratio)
+    env.close()
+    say(f"the defaults on one core, Walker2d 6x1: physics {found.physics:,.0f} env steps/s")
+    for name, each in found.training.items():
+        say(f"  {name:<30}{each:>8,.0f} ({found.shares[name]:4.0%})   {found.passes[name]}")
+    return found
+
+
+def _returns(say: Callable[[str], None]) -> list[TimeToReturn]:
+    found = [bench_defaults.time_to_return(method) for method in ("hatrpo", "happo")]
+    for each in found:
+        cells = [
+            f"{level} in {seconds:.0f} s ({each.env_steps[level]:,.0f} steps; {each.times[level]:.0f} × as fast)"
+            for level, seconds in each.seconds.items()
+        ]
+        say(f"time to return, {each.method}, Walker2d 6x1, beside the reference: " + "; ".join(cells))
+    return found
 
 
 def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
@@ -285,14 +327,3 @@ def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) 
     }
     turned = {agent: -action for agent, action in drawn.items()}
     return [turned if t % 2 else drawn for t in range(n_steps)]
-
-
-def describe_machine() -> str:
-    """Processor, cores and versions in one line."""
-    import mujoco
-    import torch
-
-    return (
-        f"{provenance.processor()}, {provenance.available_cpus()} cores, {torch.get_num_threads()} torch threads; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, MuJoCo {mujoco.__version__}"
-    )

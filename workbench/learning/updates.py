@@ -36,7 +36,7 @@ from workbench.learning.trust_region import (
 from workbench.networks.distributions import Gaussian, Head, Parameters
 from workbench.networks.gradients import linearize, pass_over
 from workbench.networks.gru import Sequences
-from workbench.networks.kernels import normalized_inputs, on_cpu
+from workbench.networks.kernels import normalized_inputs
 from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
 
 S = TypeVar("S", bound=Settings, covariant=True)
@@ -192,13 +192,26 @@ def plain_update(turn: AgentTurn[GradientSettings]) -> tuple[ParameterVector, di
     return _ascend(turn, Surrogate())
 
 
+IN_ONE_CALL = "compiled, an update's gradients in one call"
+
+
+def passes_of(policy: Policy, device: str) -> str:
+    """By which arithmetic a policy's gradients are computed on a device, and why not by the fastest where it is not."""
+    if device != "cpu":
+        return f"autograd: on {device}"
+    if not isinstance(policy.network, Mlp):
+        return "autograd: the network is recurrent"
+    if not isinstance(policy.head, Gaussian):
+        return "compiled, a gradient at a time: the policy is categorical"
+    return IN_ONE_CALL
+
+
 def _ascend(
     turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float = math.inf
 ) -> tuple[ParameterVector, dict[str, float]]:
     """Adam on a surrogate and the entropy; passes end when the KL is past ``target_kl``."""
-    policy = turn.policy
-    compiled = isinstance(policy.head, Gaussian) and isinstance(policy.network, Mlp) and on_cpu(turn.batch.actions)
-    moved, norm, epochs = (_ascend_compiled if compiled else _ascend_by_passes)(turn, surrogate, target_kl)
+    in_one_call = passes_of(turn.policy, turn.batch.actions.device.type) == IN_ONE_CALL
+    moved, norm, epochs = (_ascend_compiled if in_one_call else _ascend_by_passes)(turn, surrogate, target_kl)
     refuse_non_finite(norm, f"the policy gradient of {turn.unit}")
     return moved, {"grad_norm": norm, "epochs": float(epochs)}
 

@@ -18,6 +18,7 @@ from workbench.learning.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERAT
 from workbench.learning.orders import draw_order
 from workbench.learning.settings import Settings
 from workbench.learning.state import Setup, State, actor_of
+from workbench.learning.updates import passes_of
 from workbench.running import checkpoint
 from workbench.running.resume import RunRecord
 
@@ -200,6 +201,12 @@ class Run:
     def steered(self) -> bool:
         """Whether a setting was changed under way; such a run is no sample of its method."""
         return any(change.name != "rewind" for change in self.interventions)
+
+    @property
+    def passes(self) -> dict[str, str]:
+        """{unit: by which arithmetic its gradients are computed}, and why not by the fastest where it is not."""
+        device = torch.device(self.settings.device).type
+        return {unit: passes_of(policy, device) for unit, policy in self._setup.team.policies.items()}
 
     def fingerprint(self) -> str:
         """SHA-256 of all values that determine the future: equal fingerprints, equal futures, on one machine."""
