@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 
 import numpy as np
@@ -132,10 +133,67 @@ def test_an_unknown_kind_is_refused(tmp_path):
         wb.export_tables(trainer, tmp_path, kind="cvs")
 
 
+def exported(tmp_path):
+    trainer = wb.happo(wb.envs.mujoco("Hopper", "3x1", n_envs=2), seed=0, **SMALL)
+    return wb.export_policies(trainer, tmp_path), trainer.env.reset(seed=0).observations
+
+
+def test_a_flipped_bit_of_exported_policies_is_told(tmp_path):
+    directory, seen = exported(tmp_path)
+    good, rng = wb.load_policies(directory).act(seen), np.random.default_rng(0)
+    for name in ("policies.safetensors", "policies.json"):
+        whole = (directory / name).read_bytes()
+        for _ in range(60):
+            content = bytearray(whole)
+            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+            (directory / name).write_bytes(content)
+            try:
+                acted = wb.load_policies(directory).act(seen)
+            except CheckpointError:
+                continue
+            assert all(np.array_equal(acted[agent], good[agent]) for agent in good)  # a blank between two words
+        (directory / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about, tensors: tensors.pop("agent_1/layer_1/bias"), "agent_1/layer_1/bias"),
+        (lambda about, tensors: tensors.update({"agent_0/std": np.ones(7, np.float32)}), r"agent_0/std is .*\(7,\)"),
+        (lambda about, tensors: tensors["agent_2/layer_0/bias"].fill(np.nan), "agent_2/layer_0/bias .* not finite"),
+        (lambda about, tensors: about["agents"]["agent_0"].update(inputs=99), "agent_0/layer_0/weight"),
+        (lambda about, tensors: about["agents"]["agent_0"].pop("distribution"), "distribution"),
+        (lambda about, tensors: about["agents"]["agent_0"].update(activation="gelu"), "gelu"),
+    ],
+)
+def test_forged_policies_are_refused_when_they_are_loaded(tmp_path, change, said):
+    directory, _ = exported(tmp_path)
+    about = json.loads((directory / "policies.json").read_text())
+    tensors = {
+        name: array.copy() for name, array in safetensors.numpy.load_file(directory / "policies.safetensors").items()
+    }
+    del about["sha256"]
+    change(about, tensors)
+    (directory / "policies.json").write_text(json.dumps(about))
+    safetensors.numpy.save_file(tensors, directory / "policies.safetensors")
+    with pytest.raises(CheckpointError, match=said):
+        wb.load_policies(directory)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_called_like_policies_is_not_waited_for(tmp_path):
+    directory, _ = exported(tmp_path)
+    (directory / "policies.safetensors").unlink()
+    os.mkfifo(directory / "policies.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"policies\.safetensors is missing"):
+        wb.load_policies(directory)
+
+
 def test_policies_that_the_first_version_exported_are_read(tmp_path):
     trainer = wb.happo(PointTeam(), seed=0, normalize_observations=False, activation="relu", layer_norm="all", **SMALL)
     wb.export_policies(trainer, tmp_path)
     about = json.loads((tmp_path / "policies.json").read_text())
+    del about["sha256"]  # which it did not write
     for described in about["agents"].values():
         for name in ("normalized", "activation", "layer_norm"):
             del described[name]

@@ -16,6 +16,7 @@ from workbench.errors import CheckpointError, path_of, unknown_name
 from workbench.learning.state import Setup, State
 from workbench.networks.distributions import Categorical, Gaussian
 from workbench.networks.mlp import Mlp
+from workbench.running import checkpoint
 from workbench.running.run_view import Run
 
 FORWARD = (
@@ -60,6 +61,7 @@ def export_policies(run: Run, directory: str | Path) -> Path:
         "forward": FORWARD,
         "agents": agents,
     }
+    about["sha256"] = checkpoint.digest(tensors, json.loads(json.dumps(about)))
     (directory / "policies.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return directory
 
@@ -189,18 +191,59 @@ class Policies:
 
 
 def load_policies(directory: str | Path) -> Policies:
-    """Policies that ``export_policies`` wrote. Executes nothing from the files."""
+    """Policies that ``export_policies`` wrote. Executes nothing from the files.
+
+    Raises ``CheckpointError`` where a file is damaged, was altered, or lacks what the other says.
+    """
     directory = path_of("directory", directory)
+    paths = [directory / name for name in ("policies.json", "policies.safetensors")]
+    for path in paths:
+        if not path.is_file():  # a pipe of that name would be waited for
+            raise FileNotFoundError(f"{str(directory)!r} holds no exported policies: {path.name} is missing.")
     try:
-        about = json.loads((directory / "policies.json").read_text(encoding="utf-8"))
-        tensors = safetensors.numpy.load_file(directory / "policies.safetensors")
+        about = json.loads(paths[0].read_text(encoding="utf-8"))
+        tensors = safetensors.numpy.load_file(paths[1])
+        written = about.pop("sha256", None)  # 0.1.0 wrote none
+        if written is not None and checkpoint.digest(tensors, about) != written:
+            raise ValueError("they were altered or damaged since they were written: their digest does not match")
+        for agent, described in about["agents"].items():
+            _check_described(agent, described, tensors)
         return Policies(about, tensors)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{str(directory)!r} holds no exported policies: {error.filename} is missing."
-        ) from None
     except Exception as error:
-        raise CheckpointError(f"{str(directory)!r} cannot be read as exported policies ({error}).") from None
+        said = f"{error!r}" if isinstance(error, KeyError) else f"{error}"
+        raise CheckpointError(f"{str(directory)!r} cannot be read as exported policies ({said}).") from None
+
+
+def _check_described(agent: str, described: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+    """That an agent's tensors are there, finite, and of the shapes that its description asks for."""
+
+    def of_shape(name: str, *shape: int | None) -> tuple[int, ...]:
+        array = tensors[f"{agent}/{name}"]
+        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        known = np.isfinite(array).all() or (name == "inputs/limit" and not np.isnan(array).any())  # inf: no limit
+        if not fits or array.dtype not in (np.float32, np.float64) or not known:
+            raise ValueError(f"{agent}/{name} is {array.dtype}{array.shape}, or not finite; expected floats {shape}")
+        return array.shape
+
+    width = described["inputs"]
+    n_layers, norms = described["layers"], described.get("layer_norm", [True] * described["layers"])
+    if n_layers < 1 or len(norms) != n_layers or described.get("activation", "relu") not in ACTIVATIONS:
+        raise ValueError(f"{agent} has {n_layers} layers, {norms} and {described.get('activation')!r}")
+    for index in range(n_layers):
+        width = of_shape(f"layer_{index}/weight", width, None)[1]
+        of_shape(f"layer_{index}/bias", width)
+    if described.get("normalized"):
+        for name in ("mean", "scale", "limit"):
+            of_shape(f"inputs/{name}", described["inputs"])
+    scaled = [name for name in ("centre", "half_width") if f"{agent}/action/{name}" in tensors]
+    if described["distribution"] == "gaussian":
+        for name in ("std", *(f"action/{name}" for name in scaled)):
+            of_shape(name, width)
+    elif described["distribution"] != "categorical" or sum(described["sizes"]) != width or len(scaled):
+        raise ValueError(f"{agent} has {width} outputs and {described['distribution']!r} {described.get('sizes')}")
+    identity = described["agent_id"]
+    if identity is not None and not 0 <= identity < described["n_agents"]:
+        raise ValueError(f"{agent} is number {identity} of {described['n_agents']}")
 
 
 def export_tables(run: Run, directory: str | Path, *, kind: str = "csv") -> Path:
