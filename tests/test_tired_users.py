@@ -15,7 +15,8 @@ import pytest
 
 import workbench as wb
 from workbench.__main__ import main
-from workbench.errors import path_of
+from workbench.errors import UnknownNameError, path_of
+from workbench.learning import names_elsewhere
 
 SMALL = {"n_steps": 4, "hidden_sizes": (8,)}
 
@@ -276,6 +277,8 @@ def refuse(*_, **__):
     raise OSError("no network here")
 socket.socket.connect = socket.create_connection = refuse
 import workbench as wb
+from workbench.errors import UnknownNameError
+from workbench.learning import names_elsewhere
 if __name__ == "__main__":
     env = wb.envs.mujoco("Hopper", "3x1", n_envs=2)
     trainer = wb.happo(env, seed=0, n_steps=4, hidden_sizes=(8,)).run(iterations=2, progress=False)
@@ -332,3 +335,21 @@ def test_worker_processes_may_be_spawned(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
     assert done.stdout.split("\n")[0] == "[1.0, 1.0, 1.0, 1.0]", done.stderr
+
+
+def test_names_from_elsewhere_lead_to_the_setting_of_that_meaning_or_to_none():
+    """Every name of the table, asked of every method: no setting of another meaning is suggested."""
+    methods = ("happo", "hatrpo", "haa2c", "mappo", "ippo", "shared_ppo")
+    everywhere = {option for method in methods for option in wb.options(method)}
+    assert set(names_elsewhere.SAME_MEANING.values()) <= everywhere
+    assert not {*names_elsewhere.SAME_MEANING, *names_elsewhere.SAID_ELSEWHERE} & everywhere
+    env = wb.envs.tabular(wb.theory.simultaneous_game(), n_envs=1)
+    for method in methods:
+        for name in {*names_elsewhere.SAME_MEANING, *names_elsewhere.SAID_ELSEWHERE, *names_elsewhere.NOT_HERE}:
+            if name in wb.options(method):
+                continue  # HAPPO's target_kl is a setting of its own
+            with pytest.raises(UnknownNameError, match=name) as refused:
+                getattr(wb, method)(env, **{name: 1})
+            meant = names_elsewhere.SAME_MEANING.get(name)
+            assert "did you mean" not in str(refused.value)
+            assert meant is None or repr(meant) in str(refused.value)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from workbench.errors import UnknownNameError, unknown_name
+from workbench.learning import names_elsewhere
 from workbench.networks.mlp import ACTIVATIONS, LAYER_NORMS
 
 Check = Callable[[Any], Any]
@@ -190,25 +191,6 @@ def any_clamp(value: Any) -> Any:
     return low, high
 
 
-# What settings are called elsewhere, where the nearest spelling would mislead.
-ALSO_CALLED = {
-    "learning_rate": "lr",
-    "actor_lr": "lr",
-    "clip_param": "clip_epsilon",
-    "clip_range": "clip_epsilon",
-    "ppo_epoch": "epochs",
-    "n_epochs": "epochs",
-    "kl_threshold": "max_kl",
-    "num_mini_batch": "n_minibatches",
-    "rollout_length": "n_steps",
-    "episode_length": "n_steps",
-    "ent_coef": "entropy_coef",
-    "hidden_layers": "hidden_sizes",
-    "use_recurrent_policy": "recurrent",
-    "share_param": "sharing",
-}
-
-
 def setting(default: object, check: Check, meaning: str, *, live: bool = True) -> Any:
     """A field with its check, its meaning, and whether it may be changed under way."""
     return field(default=default, metadata={"check": check, "meaning": meaning, "live": live})
@@ -294,15 +276,23 @@ class Settings:
         """Settings from keyword options; a name that the method does not have is refused."""
         for name in options:
             if name not in cls.names():
-                meant = ALSO_CALLED.get(name)
-                if meant in cls.names():
-                    raise UnknownNameError(f"unknown option of {method} {name!r}: here it is {meant!r}.")
-                if meant is not None:
-                    raise UnknownNameError(
-                        f"unknown option of {method} {name!r}: {method} has none; it is the {meant!r} of other methods."
-                    )
-                raise unknown_name(f"option of {method}", name, cls.names())
+                raise cls._unknown(method, name)
         return cls(**cls._settle(options))
+
+    @classmethod
+    def _unknown(cls, method: str, name: str) -> UnknownNameError:
+        """The error for a name that is none of a method's: where it is known elsewhere, its meaning decides."""
+        what = f"unknown option of {method} {name!r}"
+        meant = names_elsewhere.SAME_MEANING.get(name)
+        if meant in cls.names():
+            return UnknownNameError(f"{what}: here it is {meant!r}.")
+        if meant is not None:
+            return UnknownNameError(f"{what}: {method} has none; it is the {meant!r} of other methods.")
+        if name in names_elsewhere.SAID_ELSEWHERE:
+            return UnknownNameError(f"{what}: that is {names_elsewhere.SAID_ELSEWHERE[name]}.")
+        if name in names_elsewhere.NOT_HERE:
+            return UnknownNameError(f"{what}: there is no such setting here. Known: {', '.join(cls.names())}.")
+        return unknown_name(f"option of {method}", name, cls.names())
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
