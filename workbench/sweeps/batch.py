@@ -12,14 +12,14 @@ import pandas as pd
 
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
+from workbench.sweeps.dispatcher import RunDispatcher
 from workbench.sweeps.files import append_lines, read_json, write_json
 from workbench.sweeps.job import Job, RunOutcome
 from workbench.sweeps.main_guard import refuse_without_guard
 from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
 from workbench.sweeps.plan import Plan, PlannedRun
-from workbench.sweeps.progress import Progress
+from workbench.sweeps.progress import Progress, shown
 from workbench.sweeps.results import RunResult
-from workbench.sweeps.sweep_thread import SweepThread, shown
 from workbench.sweeps.values import whole_number
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from workbench.statistics import Comparison
     from workbench.statistics.selection import Names
-    from workbench.sweeps.dispatcher import RunDispatcher
 
 
 class Batch:
@@ -45,7 +44,7 @@ class Batch:
         self.directory = path_of("directory", directory).absolute()
         self.threads = whole_number("threads", threads)
         self.kernel = kernel or self.notebook.kernel
-        self._thread: SweepThread | None = None
+        self._work: RunDispatcher | None = None
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -92,41 +91,44 @@ class Batch:
             refuse_without_guard()
         self._write_down(retry_failed)
         show = shown(self) if progress else lambda _: None
-        self._thread = SweepThread(self, n_workers, client, scheduler, show)
+        if self._nothing_left():
+            self._work = None
+            show(self.progress)
+        else:
+            self._work = RunDispatcher(self, n_workers, client, scheduler, show)
         return self
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until it is done; raises what stopped it, ``TimeoutError`` after ``timeout`` seconds (it goes on)."""
-        if self._thread is not None:
-            self._thread.wait(timeout)
+        if self._work is not None:
+            self._work.wait(timeout)
         return self
 
     def pause(self) -> None:
         """Begin no further run; those under way go on to their ends."""
-        self._ask("pause")
+        if self._work is not None:
+            self._work.pause()
 
     def resume(self) -> None:
         """Begin runs again after ``pause``."""
-        self._ask("resume")
+        if self._work is not None:
+            self._work.resume()
 
     def cancel(self) -> None:
         """Stop: those under way write a checkpoint and end. ``run()`` goes on from there."""
-        self._ask("cancel")
-
-    def _ask(self, what: str) -> None:
-        if self._thread is not None:
-            self._thread.ask(what)
+        if self._work is not None:
+            self._work.cancel()
 
     @property
     def running(self) -> bool:
         """Whether it is being worked on from this object."""
-        return self._thread is not None and self._thread.alive
+        return self._work is not None and self._work.alive
 
     @property
     def progress(self) -> Progress:
         """How far it has come, the work of other processes included."""
-        if self._thread is not None and self._thread.progress is not None and self.running:
-            return self._thread.progress
+        if self._work is not None and self._work.latest is not None and self.running:
+            return self._work.latest
         statuses = [self._status(run) for run in self.plan.runs]
         count = statuses.count
         return Progress(

@@ -9,47 +9,52 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from distributed import Client, Event, Future
+from typing import TYPE_CHECKING
 
 from workbench.sweeps import layout
-from workbench.sweeps.cluster import do_run, n_workers
 from workbench.sweeps.files import read_json, write_json
-from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.main_guard import SweepError
 from workbench.sweeps.plan import PlannedRun
 from workbench.sweeps.progress import Progress, RunProgress, run_progress, time_to_go
 
-TICK = 0.25  # seconds between two looks at what is under way
+if TYPE_CHECKING:
+    from distributed import Client, Event, Future
+
+    from workbench.sweeps.batch import Batch
+
+TICK = 0.25  # seconds between two looks at what is under way, and at what was asked meanwhile
 LOOK_ELSEWHERE = 2.0  # seconds between two looks at runs that another process works on
 PAUSE_AFTER_DEATH = 0.5  # before a run whose kernel died is tried again
 
 
 class RunDispatcher:
-    """Hands runs to a cluster and takes back how they ended.
+    """Does the runs of a batch, in a thread of its own: hands them to a cluster, and takes back how they ended.
 
-    ``add`` runs at any time; ``work`` returns when none is left to do. ``on_outcome`` is called with each run's end,
-    ``on_tick`` with the progress, both in the thread that works.
+    The batch adds runs when it is asked to ``_begin``, and whenever it is told that one has ``_ended`` or asked to
+    ``_look``; the work is over when none is left. ``show`` gets the progress; all of these are called in the thread.
     """
+
+    client: Client
 
     def __init__(
         self,
-        client: Client,
-        directory: Path,
-        make_job: Callable[[PlannedRun], Job],
-        labels: Callable[[PlannedRun], str],
-        *,
-        on_outcome: Callable[[PlannedRun, RunOutcome], object] = lambda *_: None,
-        on_tick: Callable[[Progress], object] = lambda _: None,
+        batch: Batch,
+        workers: int,
+        client: Client | None,
+        scheduler: str | None,
+        show: Callable[[Progress], object],
     ) -> None:
         self.id = uuid.uuid4().hex
-        self.client, self._directory = client, directory
-        self._make_job, self._label = make_job, labels
-        self._on_outcome, self._on_tick = on_outcome, on_tick
+        self.latest: Progress | None = None
+        self._batch, self._show = batch, show
+        self._where = workers, client, scheduler
         self._runs: dict[str, PlannedRun] = {}
         self._state: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
@@ -59,11 +64,50 @@ class RunDispatcher:
         self._durations: list[float] = []
         self._failures: dict[str, str] = {}
         self._pruned: dict[str, str] = {}
-        self._hold = Event(f"hold-{self.id}", client=client)
-        self._mode = "running"
+        self._mode = self._followed = "running"
         self._started = time.monotonic()
+        self._error: BaseException | None = None
+        # Waited for instead of the thread, which Python 3.11 takes for ended when an interrupt breaks off a join.
+        self._over = threading.Event()
+        threading.Thread(target=self._do, name="sweep", daemon=True).start()
 
     # --- from outside ---------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return not self._over.is_set()
+
+    def pause(self) -> None:
+        """Begin no further run; those under way go on."""
+        if self._mode == "running":
+            self._mode = "paused"
+
+    def resume(self) -> None:
+        """Begin runs again."""
+        if self._mode == "paused":
+            self._mode = "running"
+
+    def cancel(self) -> None:
+        """Begin no further run, and stop those under way as soon as they can be taken up again."""
+        if self._mode not in ("cancelled", "done"):
+            self._mode = "cancelling"
+
+    def wait(self, timeout: float | None) -> None:
+        """Until it is over; an interrupt cancels it, a second one leaves it."""
+        try:
+            self._over.wait(timeout)
+        except KeyboardInterrupt:
+            print("\nStopping the runs where they can be taken up again …", file=sys.stderr)
+            self.cancel()
+            self._over.wait()
+            raise
+        if self.alive:
+            raise TimeoutError(f"still running after {timeout} s; sweep.cancel() stops it.")
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    # --- from the batch -------------------------------------------------------------------------------------------
 
     def add(self, runs: Iterable[PlannedRun]) -> None:
         """Runs to do; what is finished or has failed already counts as it is."""
@@ -72,26 +116,6 @@ class RunDispatcher:
                 self._runs[run.name] = run
                 self._state[run.name] = "waiting"
                 self._settle_from_directory(run.name)
-
-    def pause(self) -> None:
-        """Begin no further run; those under way go on."""
-        if self._mode == "running":
-            self._mode = "paused"
-            self._hold.set()
-
-    def resume(self) -> None:
-        """Begin runs again."""
-        if self._mode == "paused":
-            self._hold.clear()
-            self._mode = "running"
-
-    def cancel(self) -> None:
-        """Begin no further run, and stop those under way as soon as they can be taken up again."""
-        if self._mode not in ("cancelling", "cancelled", "done"):
-            self._mode = "cancelling"
-            self._hold.set()
-            for name in tuple(self._futures):
-                self._stop(name).set()
 
     @property
     def idle(self) -> bool:
@@ -105,10 +129,28 @@ class RunDispatcher:
 
     # --- the work -------------------------------------------------------------------------------------------------
 
-    def work(self) -> None:
+    def _do(self) -> None:
+        from distributed import Event
+
+        from workbench.sweeps.cluster import check_workers, cluster
+
+        try:
+            with cluster(*self._where) as self.client:
+                check_workers(self.client, self._batch.directory, self._batch.kernel)
+                self._hold = Event(f"hold-{self.id}", client=self.client)
+                self._make_job = self._batch._job()
+                self._batch._begin(self)
+                self._work()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    def _work(self) -> None:
         """Until every run is done, or those under way have stopped after ``cancel``."""
         ticked, over = 0.0, False
         while not over:
+            self._follow()
             self._submit()
             self._take_ended()
             self._look_elsewhere()
@@ -119,9 +161,26 @@ class RunDispatcher:
                 ticked = time.monotonic()
                 if over:
                     self._mode = "cancelled" if self._mode == "cancelling" else "done"
-                self._on_tick(self.progress())
+                self.latest = self.progress()
+                self._batch._look(self)
+                with contextlib.suppress(Exception):  # a view that fails does not stop a sweep
+                    self._show(self.latest)
+
+    def _follow(self) -> None:
+        """Tell the workers what was asked of it since."""
+        if self._mode == self._followed:
+            return
+        self._followed = self._mode
+        if self._mode == "running":
+            self._hold.clear()
+        else:
+            self._hold.set()
+        for name in self._futures if self._mode == "cancelling" else ():
+            self._stop(name).set()
 
     def _submit(self) -> None:
+        from workbench.sweeps.cluster import do_run
+
         if self._mode != "running":
             return
         now = time.monotonic()
@@ -173,8 +232,8 @@ class RunDispatcher:
         if outcome.kind == "finished" and outcome.seconds:
             self._durations.append(outcome.seconds)
         if outcome.kind == "failed":
-            self._failures[self._label(self._runs[name]) or name] = outcome.message
-        self._on_outcome(self._runs[name], outcome)
+            self._failures[self._batch.label(self._runs[name]) or name] = outcome.message
+        self._batch._ended(self, self._runs[name], outcome)
 
     def _settle_from_directory(self, name: str) -> bool:
         """Take a run as its directory has it, if it is at its end."""
@@ -195,15 +254,19 @@ class RunDispatcher:
                     self._state[name] = "waiting"
 
     def _stop(self, name: str) -> Event:
+        from distributed import Event
+
         return Event(f"stop-{self.id}-{name}", client=self.client)
 
     def _place(self, name: str) -> Path:
-        return layout.run_directory(self._directory, name)
+        return self._batch._place(self._runs[name])
 
     # --- looking --------------------------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
         """Where all stand at this moment."""
+        from workbench.sweeps.cluster import n_workers
+
         running = self._under_way()
         workers = n_workers(self.client) if self._futures else 1
         count = list(self._state.values()).count
@@ -233,6 +296,6 @@ class RunDispatcher:
                     self._begun[name] = time.monotonic()
         now = time.monotonic()
         return tuple(
-            run_progress(self._place(name), self._runs[name], self._label(self._runs[name]), now - begun)
+            run_progress(self._place(name), self._runs[name], self._batch.label(self._runs[name]), now - begun)
             for name, begun in self._begun.items()
         )

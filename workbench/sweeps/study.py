@@ -104,7 +104,7 @@ class Study(Batch):
             raise ValueError(f"no run of the study has {only}.")
         part = copy.copy(self)
         seeds = tuple(seed for seed in self.plan.seeds if any(run.parameters.get(SEED) == seed for run in runs))
-        part.plan, part.repeated, part._thread = Plan(tuple(runs), self.plan.swept, seeds), {}, None
+        part.plan, part.repeated, part._work = Plan(tuple(runs), self.plan.swept, seeds), {}, None
         return part
 
     # --- what is there --------------------------------------------------------------------------------------------
