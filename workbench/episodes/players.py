@@ -14,7 +14,8 @@ from workbench.learning.state import Setup, State, actor_of
 from workbench.networks.gradients import torch_threads
 from workbench.randomness import Streams
 
-JointAction = Mapping[str, npt.NDArray[Any]]
+Array = npt.NDArray[np.generic]
+JointAction = Mapping[str, Array]
 
 
 class Player(ABC):

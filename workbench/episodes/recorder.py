@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from workbench.envs.arguments import environment_seeds, positive_integer
 from workbench.envs.base import TeamEnv, TimeStep
-from workbench.episodes.players import JointAction, Player
+from workbench.episodes.players import Array, JointAction, Player
 from workbench.episodes.starting import EpisodeSnapshot, RecurrentMemories
 from workbench.errors import SnapshotUnsupported
 from workbench.learning.rollout import Rollout
@@ -37,7 +37,7 @@ class Episode:
     sights: npt.NDArray[Any]
     rewards: npt.NDArray[np.float64]
     terms: Mapping[str, npt.NDArray[np.float64]]
-    actions: Mapping[str, npt.NDArray[Any]]
+    actions: Mapping[str, Array]
     end: str
     before: int = 0
     returned: float = 0.0
@@ -52,7 +52,7 @@ class Episode:
         """The undiscounted return up to the last frame."""
         return self.returned + float(self.rewards.sum())
 
-    def actions_before(self, frame: int) -> list[dict[str, npt.NDArray[Any]]]:
+    def actions_before(self, frame: int) -> list[dict[str, Array]]:
         """The joint actions that lead from frame 0 to a frame, as an environment of one copy takes them."""
         return [{agent: taken[t : t + 1] for agent, taken in self.actions.items()} for t in range(frame)]
 
@@ -60,13 +60,13 @@ class Episode:
 class EpisodeRecorder:
     """Keeps what one environment shows, step by step, until its episode ends."""
 
-    def __init__(self, sight: Any, place: EpisodeSnapshot | None, before: int = 0, returned: float = 0.0) -> None:
+    def __init__(self, sight: Array, place: EpisodeSnapshot | None, before: int = 0, returned: float = 0.0) -> None:
         self.sights = [sight]
-        self.steps: list[tuple[float, dict[str, float], dict[str, Any]]] = []
+        self.steps: list[tuple[float, dict[str, float], dict[str, Array]]] = []
         self.place, self.before, self.returned = place, before, returned
         self.end = ""
 
-    def add(self, step: TimeStep, actions: JointAction, sight: Any, env: int) -> None:
+    def add(self, step: TimeStep, actions: JointAction, sight: Array, env: int) -> None:
         terms = {name: float(values[env]) for name, values in step.info.items() if _is_term(values)}
         self.steps.append((float(step.reward[env]), terms, {agent: taken[env] for agent, taken in actions.items()}))
         self.sights.append(sight)
@@ -86,7 +86,7 @@ class EpisodeRecorder:
         )
 
 
-def _is_term(values: npt.NDArray[Any]) -> bool:
+def _is_term(values: Array) -> bool:
     return values.ndim == 1 and values.dtype.kind in "fiub"
 
 
@@ -141,7 +141,7 @@ def _places(env: TeamEnv, step: TimeStep) -> list[EpisodeSnapshot | None]:
         return [None] * env.n_envs
 
 
-def seen(env: TeamEnv) -> npt.NDArray[Any]:
+def seen(env: TeamEnv) -> Array:
     """``env.render_state()``, or an error with the remedy where there is nothing to see."""
     sight = env.render_state()
     if sight is None:

@@ -11,13 +11,16 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.workers import WorkerError, WorkerPool
 from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import mujoco
 
 Pictures = npt.NDArray[np.uint8]
 Poses = npt.NDArray[np.float32]
@@ -143,7 +146,7 @@ class Renderer:
         """Nothing to give back: the process ends."""
 
 
-def stage(picture: Picture) -> Any:
+def stage(picture: Picture) -> mujoco.MjSpec:
     """The ``MjSpec`` of a scene that only stands there: each part a mesh on a body that is put where it belongs."""
     import mujoco
 

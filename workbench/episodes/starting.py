@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from workbench.envs.base import Snapshot, TimeStep
+from workbench.episodes.players import JointAction
 from workbench.errors import SnapshotUnsupported
 from workbench.learning.rollout import CollectorState
 from workbench.learning.state import CENTRAL, Setup, State, actor_of, critic_inputs_of
@@ -93,9 +92,7 @@ def at_beginning(state: State) -> State:
     )
 
 
-def standing_at(
-    setup: Setup, state: State, place: EpisodeSnapshot, actions: Sequence[Mapping[str, npt.NDArray[Any]]]
-) -> State:
+def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Sequence[JointAction]) -> State:
     """``state``, at the beginning of an iteration, with every environment where ``actions`` lead to from ``place``.
 
     The first environment goes on as the one of the frame would, with its random generator; the others are in the same
