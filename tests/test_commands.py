@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -59,16 +57,6 @@ def test_a_whole_bench_measures_in_processes_too(small, monkeypatch, capsys):
     taken = found["footprint"]
     assert taken["peak_memory_mb"] > 50
     assert 0 < taken["workbench_seconds"] < taken["trainer_seconds"]
-
-
-def test_a_process_of_the_bench_that_ends_early_is_told():
-    command = [sys.executable, "-c", "raise SystemExit(3)"]
-    message = "a training process of the benchmark ended with status 3"
-    with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-        pytest.raises(RuntimeError, match=message),
-    ):
-        bench_processes.TrainingProcess(process).answer()
 
 
 def test_raw_physics_along_a_trajectory_is_the_same_simulation():

@@ -137,12 +137,8 @@ def _run(batch: Batch, work: Callable[[], object]) -> int:
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """A termination signal is an interrupt here."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from workbench.envs.arguments import positive_integer
+from workbench.envs.workers import usable_cpus
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
 from workbench.sweeps.dispatcher import RunDispatcher
@@ -20,7 +22,6 @@ from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_noteboo
 from workbench.sweeps.plan import Plan, PlannedRun
 from workbench.sweeps.progress import Progress, shown
 from workbench.sweeps.results import RunResult
-from workbench.sweeps.values import whole_number
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,7 +43,7 @@ class Batch:
     def __init__(self, notebook: str | Path, directory: str | Path, threads: int, kernel: str | None = None) -> None:
         self.notebook: Notebook = read_notebook(notebook)
         self.directory = path_of("directory", directory).absolute()
-        self.threads = whole_number("threads", threads)
+        self.threads = positive_integer("threads", threads)
         self.kernel = kernel or self.notebook.kernel
         self._work: RunDispatcher | None = None
 
@@ -81,7 +82,7 @@ class Batch:
             raise RuntimeError("this sweep is running; sweep.wait() waits for it, sweep.cancel() stops it.")
         if sum(way is not None for way in (workers, client, scheduler)) > 1:
             raise ValueError("give one of workers=, client= and scheduler=; they say where the runs are done.")
-        n_workers = provenance.available_cpus() if workers is None else whole_number("workers", workers)
+        n_workers = usable_cpus() if workers is None else positive_integer("workers", workers)
         if client is not None and not hasattr(client, "scheduler_info"):
             raise TypeError(f"client is {client!r}; expected a dask.distributed.Client.")
         if scheduler is not None and not isinstance(scheduler, str):
@@ -195,12 +196,8 @@ class Batch:
     @property
     def failures(self) -> dict[str, str]:
         """{run: why it failed}, for those that failed by themselves."""
-        told = {}
-        for run in self.plan.runs:
-            failure = read_json(self._place(run) / layout.FAILED)
-            if failure is not None and failure.get("kind") != "pruned":
-                told[self.label(run) or run.name] = str(failure.get("message", ""))
-        return told
+        ends = [(run, results.end_of(self._place(run))) for run in self.plan.runs]
+        return {self.label(run) or run.name: end.message for run, end in ends if end and end.kind == "failed"}
 
     @property
     def finished(self) -> bool:

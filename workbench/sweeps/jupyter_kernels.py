@@ -35,7 +35,7 @@ class RunKernel(AsyncKernelManager):
     kept_open: Sequence[int] = ()
     started: Callable[[RunKernel], object] | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.over = threading.Event()  # set when the process has ended and was cleaned up after
         self._sockets = tempfile.TemporaryDirectory(prefix="wb-kernel-")
@@ -56,7 +56,7 @@ class RunKernel(AsyncKernelManager):
         options["env"] = {**options["env"], **thread_limits(self.threads)}
         return command, {**options, "stdout": self.output, "stderr": self.output, "pass_fds": self.kept_open}
 
-    async def _async_post_start_kernel(self, **options: Any) -> None:
+    async def _async_post_start_kernel(self, **options: object) -> None:
         await super()._async_post_start_kernel(**options)
         if self.started is not None:
             self.started(self)

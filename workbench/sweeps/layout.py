@@ -21,9 +21,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
 from pathlib import Path
 
 RUNS = "runs"
@@ -75,9 +73,6 @@ class Claim:
                 f"{str(directory)!r} is on a file system without locks ({error.strerror}), on which two workers could "
                 "take the same run. Choose another directory.",
             ) from None
-        holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
         return cls(descriptor)
 
     def __enter__(self) -> Claim:

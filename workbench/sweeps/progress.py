@@ -6,14 +6,16 @@ import math
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from workbench.envs.workers import usable_cpus
 from workbench.sweeps import layout
 from workbench.sweeps.files import last_line
 from workbench.sweeps.plan import PlannedRun
+from workbench.sweeps.values import IDENTIFYING, Parameters, size_of
 
 if TYPE_CHECKING:
     from workbench.sweeps.batch import Batch
@@ -127,6 +129,26 @@ def time_to_go(finished: Sequence[float], running: Sequence[RunProgress], waitin
     each = statistics.mean(known)
     left = [max(0.0, whole.get(run.name, each) - run.seconds) for run in running]
     return max([*left, (sum(left) + waiting * each) / max(1, workers)])
+
+
+def estimated(
+    left: Sequence[PlannedRun], known: Iterable[tuple[Parameters, float | None]], workers: int | None
+) -> float | None:
+    """Seconds that planned runs take on so many workers, by the wall times of known ones; None where none is known.
+
+    A run's pace, per env step, is the median of known runs of its method on its task, else of its task, else of all.
+    """
+    paces = [(given, seconds / size_of(given)) for given, seconds in known if seconds]
+    if not left or not paces:
+        return None if left else 0.0
+    total = 0.0
+    for run in left:
+        alike: list[float] = []
+        for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
+            same = [pace for given, pace in paces if all(given.get(n) == run.parameters.get(n) for n in names)]
+            alike = alike or same
+        total += statistics.median(alike) * size_of(run.parameters)
+    return total / min(workers or usable_cpus(), len(left))
 
 
 class TerminalProgress:

@@ -6,6 +6,7 @@ stands. Whatever kills a process before that leaves a directory from which the n
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -24,12 +25,14 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
+from workbench.running.files import write_atomically
 from workbench.sweeps import layout, provenance
-from workbench.sweeps.files import append_lines, read_json, read_lines, write_atomically, write_json, write_text
+from workbench.sweeps.files import append_lines, read_json, read_lines, write_json, write_text
 from workbench.sweeps.job import Job, RunOutcome
 from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.layout import Claim
 from workbench.sweeps.report_page import page
+from workbench.sweeps.results import end_of
 
 CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # a process that only looks whether a run is claimed holds the lock for an instant
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
@@ -65,10 +68,8 @@ def run_one(job: Job, stop: Callable[[], bool] = lambda: False) -> RunOutcome:
     if claim is None:
         return RunOutcome(job.run.name, "elsewhere", "somebody else works on it")
     with claim:
-        if (directory / layout.FINISHED).exists():
-            return RunOutcome(job.run.name, "finished")
-        if (failure := read_json(directory / layout.FAILED)) is not None:
-            return RunOutcome(job.run.name, "failed", failure.get("message", ""))
+        if (end := end_of(directory)) is not None:
+            return RunOutcome(job.run.name, "finished" if end.kind == "finished" else "failed", end.message)
         return _Attempt(job, directory, claim, stop).make()
 
 
@@ -139,13 +140,11 @@ class _Attempt:
     def _deaths_in_a_row(self) -> int:
         """Attempts, the last ones, that began where this one would and of which nothing more was heard."""
         here = self._newest_checkpoint()
-        deaths = 0
-        for attempt in reversed(self.recent):
-            how = self.ended.get(attempt["attempt"], {}).get("outcome", "died")
-            if how != "died" or attempt["from"] != here:
-                break
-            deaths += 1
-        return deaths
+        died_here = (
+            attempt["from"] == here and self.ended.get(attempt["attempt"], {}).get("outcome", "died") == "died"
+            for attempt in reversed(self.recent)
+        )
+        return sum(itertools.takewhile(bool, died_here))
 
     def _why_it_is_given_up(self) -> str:
         """What the last attempt met; a process that was killed could not tell."""
