@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +104,8 @@ def play(
     (seed,) = environment_seeds(seed, 1)
     played: list[Episode] = []
     while len(played) < episodes:
-        copies = env.remake(min(MANY, episodes - len(played)))
-        try:
+        with closing(env.remake(min(MANY, episodes - len(played)))) as copies:
             played += _play_together(copies, player, seed + len(played), max_steps or LONGEST)
-        finally:
-            copies.close()
     return played
 
 
@@ -167,8 +165,7 @@ def replay_rollout(setup: Setup, before: State, rollout: Rollout, env: int, firs
         {name: rows[env : env + 1] for name, rows in part.items()} for part in (running.memory, running.critic_memory)
     ]
     length, returned = int(running.lengths[env]), float(running.returns[env])
-    alone = setup.env.remake(1)
-    try:
+    with closing(setup.env.remake(1)) as alone:
         alone.restore(alone.select(before.env, [env]))
         remembering = RecurrentMemories(setup, before, *memories)
         step = running.current.select([env])
@@ -191,6 +188,4 @@ def replay_rollout(setup: Setup, before: State, rollout: Rollout, env: int, firs
                 remembering.forget()
                 pieces += [] if recorder is None else [recorder.episode()]
                 recorder = None
-    finally:
-        alone.close()
     return pieces if recorder is None else [*pieces, recorder.episode()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -101,8 +102,7 @@ def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Seq
     env = setup.env
     if state.env is None:
         raise SnapshotUnsupported(f"{type(env).__name__} cannot be copied, so no frame can be returned to.")
-    alone = env.remake(1)
-    try:
+    with closing(env.remake(1)) as alone:
         alone.restore(place.snapshot)
         step, returned = place.shown, place.returned
         remembering = RecurrentMemories(setup, state, place.memory, place.critic_memory)
@@ -113,8 +113,6 @@ def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Seq
         reached = alone.snapshot()
         everywhere = [0] * env.n_envs
         snapshot = dict(alone.select(reached, everywhere))
-    finally:
-        alone.close()
     for name in env.generator_rows:
         snapshot[name][1:] = state.env[name][1:]
     n = env.n_envs
