@@ -115,21 +115,21 @@ class _Attempt:
         """Run the notebook, and say how that ended."""
         try:
             self._execute()
-        except PapermillExecutionError as error:
-            if not self.stopped:
+        except Exception as error:
+            if self.stopped:
+                return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
+            if isinstance(error, PapermillExecutionError):
                 self._keep_report()
                 traceback = ANSI.sub("", "\n".join(error.traceback or ()))
                 message = f"{error.ename}: {error.evalue}"
                 return self._failed("error", message, cell=error.exec_count, traceback=traceback)
-        except Exception as error:  # the kernel could not start, the disk is full: the next attempt may do better
-            if not self.stopped:
-                why = KERNEL_DIED if isinstance(error, DeadKernelError) else f"{type(error).__name__}: {error}"
-                if not isinstance(error, DeadKernelError) and (said := self._last_words()):
-                    why = f"{why} (its process said: {said})"
-                return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
-        else:
-            return self._after_success()
-        return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
+            # The kernel could not start, or died, or the disk is full: the next attempt may do better.
+            why = KERNEL_DIED
+            if not isinstance(error, DeadKernelError):
+                said = self._last_words()
+                why = f"{type(error).__name__}: {error}" + (f" (its process said: {said})" if said else "")
+            return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
+        return self._after_success()
 
     # --- before ---------------------------------------------------------------------------------------------------
 
