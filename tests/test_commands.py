@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -86,16 +84,6 @@ def test_the_bench_says_what_does_the_products():
     machine, products, *_ = bench_machine.machine_lines()
     assert "cores" in machine
     assert re.search(r"[\d,]+ Gflop/s a core by \w+ [\d.]+ \(", products)
-
-
-def test_a_process_of_the_bench_that_ends_early_is_told():
-    command = [sys.executable, "-c", "raise SystemExit(3)"]
-    message = "a training process of the benchmark ended with status 3"
-    with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-        pytest.raises(RuntimeError, match=message),
-    ):
-        bench_processes.TrainingProcess(process).answer()
 
 
 def test_raw_physics_along_a_trajectory_is_the_same_simulation():

@@ -399,8 +399,9 @@ def test_a_worker_process_starts_no_cluster(monkeypatch):
 
 def test_a_lost_connection_is_told():
     lost = SimpleNamespace(client=SimpleNamespace(status="closed"))
+    work = SimpleNamespace(future=SimpleNamespace(status="cancelled"), run=SimpleNamespace(name="run"))
     with pytest.raises(SweepError, match=r"the connection to the cluster was lost; sweep\.run\(\) goes on"):
-        dispatcher.RunDispatcher._take(lost, "run", SimpleNamespace(status="cancelled"))
+        dispatcher.RunDispatcher._outcome(lost, work)
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path, monkeypatch):

@@ -12,27 +12,30 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from workbench import envs
 from workbench.commands import bench_defaults
 from workbench.commands.bench_defaults import DefaultRates, TimeToReturn
 from workbench.commands.bench_machine import Neighbours, machine_lines
 from workbench.commands.bench_processes import Footprint, SeedsTogether, footprint, median_ratio, seeds_together
-from workbench.errors import unknown_name
 from workbench.running import methods as recipes
+from workbench.sweeps.files import Json
+from workbench.sweeps.spec import check_keys
 
 if TYPE_CHECKING:
     from workbench.envs.multi_agent_mujoco import MujocoTeamEnv
     from workbench.envs.multi_agent_mujoco.physics import BatchEngine
     from workbench.running.trainer import Trainer
 
-Array = np.ndarray[Any, Any]
-Trajectory = list[tuple[Array, Array, Array]]  # controls, which simulations begin anew after the step, their states
+Floats = npt.NDArray[np.float64]
+Trajectory = list[tuple[Floats, npt.NDArray[np.intp], Floats]]  # controls, what begins anew after the step, its states
+Actions = list[dict[str, npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Task:
 
     scenario: str
     agent_conf: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Json = field(default_factory=dict)
     methods: tuple[str, ...] = ("happo", "hatrpo")
 
     def env(self, n_envs: int) -> MujocoTeamEnv:
@@ -60,8 +63,8 @@ TASKS = {
     "Humanoid 17x1": Task("Humanoid", "17x1", methods=()),
     "Ant 4x2, contacts": Task("Ant", "4x2", methods=()),
 }
-TRAINING: dict[str, Any] = {"n_steps": 200, "hidden_sizes": (128, 128)}
-METHODS: dict[str, dict[str, Any]] = {
+TRAINING: Json = {"n_steps": 200, "hidden_sizes": (128, 128)}
+METHODS: dict[str, Json] = {
     "happo": {"epochs": 5, "n_minibatches": 1},
     "hatrpo": {"cg_iterations": 10, "fisher_fraction": 1.0},
 }
@@ -156,9 +159,7 @@ def bench(tasks: Sequence[str] = (), *, rounds: int = 5, say: Callable[[str], No
     With no tasks named it measures the defaults first, then all of them, what needs processes of their own (seeds side
     by side, memory and imports), and last how long the defaults take to walk.
     """
-    for task in tasks:
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
+    check_keys("task", tasks, TASKS)
     machine, neighbours = machine_lines(), Neighbours()
     say("\n".join(machine))
     defaults = None if tasks else _defaults(rounds, say)
@@ -218,18 +219,18 @@ def _returns(say: Callable[[str], None]) -> list[TimeToReturn]:
 
 def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogether, Footprint]:
     ant = TASKS["Ant 4x2"]
-    plan: dict[str, object] = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "options": dict(ant.options)}
-    plan |= {"n_envs": TRAINING_ENVS, "settings": {**TRAINING, **METHODS["happo"]}}
+    run = {"scenario": ant.scenario, "agent_conf": ant.agent_conf, "n_envs": TRAINING_ENVS, **ant.options}
+    settings = {**TRAINING, **METHODS["happo"]}
     env = ant.env(STEPPING_ENVS)
     raw = _RawPhysics(env)
     env.reset(seed=0)
-    together = seeds_together(plan, rounds, lambda: raw.rate(env, np.random.default_rng(0)))
+    together = seeds_together(run, settings, rounds, lambda: raw.rate(env, np.random.default_rng(0)))
     env.close()
     say(
         f"two seeds of Ant 4x2 side by side, a process of one core each: {together.training:,.0f} env steps/s, "
         f"{together.share:.0%} of physics, which is {together.physics:,.0f}"
     )
-    taken = footprint(plan)
+    taken = footprint(run, settings)
     say(
         f"training Ant 4x2 takes {taken.peak_memory_mb:.0f} MB at its peak; import: torch {taken.torch_seconds:.2f} s, "
         f"workbench {taken.workbench_seconds:.2f} s, with a trainer {taken.trainer_seconds:.2f} s "
@@ -298,7 +299,7 @@ class _RawPhysics:
                 self._engine.load(states, begun)
 
 
-def _trajectory(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> Trajectory:
+def _trajectory(env: MujocoTeamEnv, actions: Actions) -> Trajectory:
     """What the simulations of ``env`` are given: controls of each step, and states of the episodes that begin then."""
     found: Trajectory = []
     for joint_action in actions:
@@ -314,12 +315,12 @@ def _seconds(act: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - started
 
 
-def _stepping(env: MujocoTeamEnv, actions: list[dict[str, Array]]) -> None:
+def _stepping(env: MujocoTeamEnv, actions: Actions) -> None:
     for joint_action in actions:
         env.step(joint_action)
 
 
-def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> list[dict[str, Array]]:
+def _random_actions(env: MujocoTeamEnv, n_steps: int, rng: np.random.Generator) -> Actions:
     """Like the physics' controls: one draw, its sign turned at every step."""
     drawn = {
         agent: rng.uniform(-1, 1, (env.n_envs, *(space.shape or ()))).astype(np.float32)

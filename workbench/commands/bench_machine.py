@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
+from workbench.envs.workers import usable_cpus
 from workbench.networks import kernels
 from workbench.networks.gradients import torch_threads
 from workbench.sweeps import provenance
@@ -24,7 +25,7 @@ def machine_lines() -> list[str]:
     import torch
 
     about = (
-        f"{provenance.processor()}, {provenance.available_cpus()} cores, {torch.get_num_threads()} torch threads; "
+        f"{provenance.processor()}, {usable_cpus()} cores, {torch.get_num_threads()} torch threads; "
         f"Python {platform.python_version()}, torch {torch.__version__}, MuJoCo {mujoco.__version__}"
     )
     speed = f"products of compiled code: {product_rate():,.0f} Gflop/s a core by {'; '.join(libraries())}"

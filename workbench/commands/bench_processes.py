@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import functools
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from workbench.envs.workers import WorkerPool
+from workbench.sweeps.files import Json
 
 IMPORTS = {
     "torch": "import torch",
@@ -20,6 +22,7 @@ IMPORTS = {
     "trainer": "import workbench; workbench.happo",  # what else is loaded as soon as somebody trains
 }
 IMPORT_ROUNDS = 3
+ITERATIONS_A_ROUND = 3
 ITERATIONS = 25  # until the past that is kept has reached its full length
 
 
@@ -57,107 +60,65 @@ def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
     return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
-def seeds_together(plan: Mapping[str, object], rounds: int, physics: Callable[[], float]) -> SeedsTogether:
-    """Measure two seeds of ``plan`` side by side, each by its own clock.
+class Training:
+    """HAPPO, trained in a process of its own.
 
-    plan     scenario, agent_conf, options, n_envs, and HAPPO's settings
-    physics  measures the raw limit once
+    env, settings   arguments of ``wb.envs.mujoco`` and ``wb.happo``
+    cpus            those that it may use; empty: all
+    threads         of everything; None: as many as it would take by itself
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+    def __init__(
+        self, env: Json, settings: Json, seed: int = 0, cpus: Sequence[int] = (), threads: int | None = None
+    ) -> None:
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+        if threads is None:
+            os.environ.pop("OMP_NUM_THREADS", None)  # of worker processes it is 1
+        from workbench import envs
+        from workbench.running.methods import happo
+
+        self._trainer = happo(envs.mujoco(**env, n_threads=threads), seed=seed, threads=threads, **settings)
+        self._trainer.iterate()  # warms allocators and caches
+
+    def rate(self, n_iterations: int) -> float:
+        """Environment steps a second, by its own clock."""
+        before, started = self._trainer.env_steps, time.perf_counter()
+        for _ in range(n_iterations):
+            self._trainer.iterate()
+        return (self._trainer.env_steps - before) / (time.perf_counter() - started)
+
+    def peak_memory_mb(self) -> float:
+        return _peak_memory_mb()
+
+    def close(self) -> None:
+        self._trainer.env.close()
+
+
+def seeds_together(env: Json, settings: Json, rounds: int, physics: Callable[[], float]) -> SeedsTogether:
+    """Measure two seeds side by side, each by its own clock; ``physics`` measures the raw limit once."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    seeds = [functools.partial(Training, env, settings, seed, cpus[seed : seed + 1], threads=1) for seed in range(2)]
     found: dict[str, list[float]] = {"training": [], "physics": []}
-    n_iterations = 3
-    with contextlib.ExitStack() as stack:
-        plans = [{**plan, "seed": seed, "single": True, "core": cores[seed : seed + 1]} for seed in range(2)]
-        runs = [stack.enter_context(_training(each)) for each in plans]
-        for run in runs:
-            run.answer()  # is warm
+    with closing(WorkerPool(seeds, ["the benchmark's seed 0", "the benchmark's seed 1"])) as pool:
         for _ in range(rounds):
             found["physics"].append(physics())
-            for run in runs:
-                run.ask(n_iterations)
-            answers = [run.answer() for run in runs]
-            found["training"].append(sum(answer["env_steps"] / answer["seconds"] for answer in answers))
+            found["training"].append(sum(pool.call("rate", [(ITERATIONS_A_ROUND,)] * 2)))
     medians = {name: statistics.median(rates) for name, rates in found.items()}
     return SeedsTogether(**medians, share=median_ratio(found["training"], found["physics"]), rounds=found)
 
 
-def footprint(plan: Mapping[str, object]) -> Footprint:
-    """Measure the peak memory of training ``plan`` with all cores, and imports in fresh interpreters."""
-    with _training({**plan, "seed": 0, "single": False, "core": []}) as run:
-        run.answer()
-        run.ask(ITERATIONS)
-        peak = run.answer()["peak_memory_mb"]
+def footprint(env: Json, settings: Json) -> Footprint:
+    """Measure the peak memory of training with all cores, and imports in fresh interpreters."""
+    with closing(WorkerPool([functools.partial(Training, env, settings)], ["the benchmark's memory"])) as pool:
+        pool.call("rate", [(ITERATIONS,)])
+        (peak,) = pool.call("peak_memory_mb", [()])
     seconds: dict[str, list[float]] = {f"{name}_seconds": [] for name in IMPORTS}
     for _ in range(IMPORT_ROUNDS):
         for name, statement in IMPORTS.items():
             code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
             seconds[f"{name}_seconds"].append(float(subprocess.check_output([sys.executable, "-c", code], text=True)))
     return Footprint(peak, **{name: statistics.median(values) for name, values in seconds.items()})
-
-
-class TrainingProcess:
-    """A training process, asked for iterations line by line."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._input, self._output = process, process.stdin, process.stdout
-
-    def ask(self, n_iterations: int) -> None:
-        self._input.write(f"{n_iterations}\n")
-        self._input.flush()
-
-    def answer(self) -> dict[str, float]:
-        line = self._output.readline()
-        if not line:
-            raise RuntimeError(f"a training process of the benchmark ended with status {self._process.wait()}.")
-        answer: dict[str, float] = json.loads(line)
-        return answer
-
-
-@contextlib.contextmanager
-def _training(plan: Mapping[str, object]) -> Iterator[TrainingProcess]:
-    code = "from workbench.commands.bench_processes import train_when_asked; train_when_asked()"
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"} if plan["single"] else dict(os.environ)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(plan)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environ,
-    )
-    try:
-        yield TrainingProcess(process)
-    finally:
-        process.communicate()  # closes its input, which ends it
-
-
-def train_when_asked() -> None:
-    """The training process: one iteration to begin with, then as many as each line of its input says."""
-    plan = json.loads(sys.argv[1])
-    if plan["core"]:
-        os.sched_setaffinity(0, plan["core"])
-    from workbench import envs
-    from workbench.running import methods as recipes
-
-    threads: dict[str, Any] = {"threads": 1} if plan["single"] else {}
-    env = envs.mujoco(
-        plan["scenario"],
-        plan["agent_conf"],
-        n_envs=plan["n_envs"],
-        n_threads=1 if plan["single"] else None,
-        **plan["options"],
-    )
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in plan["settings"].items()}
-    trainer = recipes.happo(env, seed=plan["seed"], **settings, **threads)
-    trainer.iterate()
-    print(json.dumps({}), flush=True)
-    for line in sys.stdin:
-        before, started = trainer.env_steps, time.perf_counter()
-        for _ in range(int(line)):
-            trainer.iterate()
-        answer = {"env_steps": trainer.env_steps - before, "seconds": time.perf_counter() - started}
-        print(json.dumps({**answer, "peak_memory_mb": _peak_memory_mb()}), flush=True)
 
 
 def _peak_memory_mb() -> float:

@@ -1,17 +1,7 @@
 """``python -m workbench sweep`` and ``study``: without a notebook; the exit status tells whether all finished.
 
-A sweep is written down in a file::
-
-    notebook: ../notebooks/experiment.ipynb
-    directory: ../data/sweeps/orders
-    fixed: {scenario: HalfCheetah, agent_conf: 2x3, env_steps: 300000}
-    grid:
-      order: [random, fixed, reversed]
-    seeds: [0, 1, 2, 3, 4]
-    workers: 2
-
-The keys are the arguments of ``wb.Sweep``, and of its ``run``: ``workers`` or ``scheduler``. Paths are relative to the
-file. TOML (``spec.toml``) has the same keys.
+A sweep is written down in a file, whose keys are the arguments of ``wb.Sweep``, and of its ``run``: ``workers`` or
+``scheduler``. Paths are relative to the file. ``docs/sweeps.md`` has an example.
 """
 
 from __future__ import annotations
@@ -137,12 +127,8 @@ def _run(batch: Batch, work: Callable[[], object]) -> int:
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """A termination signal is an interrupt here."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from workbench import envs
 from workbench.errors import path_of
 from workbench.running import methods as recipes
 from workbench.running.presets import reference_environment, reference_settings
+from workbench.sweeps.files import Json
 
 
 def train(
@@ -23,7 +23,7 @@ def train(
     env_steps: int,
     directory: str | Path,
     reference: bool = False,
-    settings: dict[str, Any] | None = None,
+    settings: Json | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train each seed to ``env_steps``, going on from what ``directory`` holds; returns and writes all histories.

@@ -69,10 +69,10 @@ def environment_seeds(seed: object, n_envs: int) -> list[int]:
     return [seed.__index__() + i for i in range(n_envs)]
 
 
-def positive_integer(name: str, value: object) -> int:
-    """``value`` as an int of at least 1, or a ``ValueError`` naming the argument."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < 1:
-        raise ValueError(f"{name} is {_short(value)}; expected an integer ≥ 1.")
+def positive_integer(name: str, value: object, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``, or a ``ValueError`` naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < least:
+        raise ValueError(f"{name} is {_short(value)}; expected an integer ≥ {least}.")
     return value.__index__()
 
 

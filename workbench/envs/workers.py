@@ -31,6 +31,11 @@ SHOWN_OF_LOG = 4000  # characters of a dead worker's last words
 _BOOT = "from workbench.envs.workers import serve; serve({descriptor})"
 
 
+def usable_cpus() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerError(EnvironmentFailedError):
     """A worker process died, or what it ran raised an error; the message names the worker, its share and the cause."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,13 +60,13 @@ class Episode:
 class EpisodeRecorder:
     """Keeps what one environment shows, step by step, until its episode ends."""
 
-    def __init__(self, sight: Any, place: EpisodeSnapshot | None, before: int = 0, returned: float = 0.0) -> None:
+    def __init__(self, sight: Array, place: EpisodeSnapshot | None, before: int = 0, returned: float = 0.0) -> None:
         self.sights = [sight]
-        self.steps: list[tuple[float, dict[str, float], dict[str, Any]]] = []
+        self.steps: list[tuple[float, dict[str, float], dict[str, Array]]] = []
         self.place, self.before, self.returned = place, before, returned
         self.end = ""
 
-    def add(self, step: TimeStep, actions: JointAction, sight: Any, env: int) -> None:
+    def add(self, step: TimeStep, actions: JointAction, sight: Array, env: int) -> None:
         terms = {name: float(values[env]) for name, values in step.info.items() if _is_term(values)}
         self.steps.append((float(step.reward[env]), terms, {agent: taken[env] for agent, taken in actions.items()}))
         self.sights.append(sight)
@@ -103,11 +103,8 @@ def play(
     (seed,) = environment_seeds(seed, 1)
     played: list[Episode] = []
     while len(played) < episodes:
-        copies = env.remake(min(MANY, episodes - len(played)))
-        try:
+        with closing(env.remake(min(MANY, episodes - len(played)))) as copies:
             played += _play_together(copies, player, seed + len(played), max_steps or LONGEST)
-        finally:
-            copies.close()
     return played
 
 
@@ -167,8 +164,7 @@ def replay_rollout(setup: Setup, before: State, rollout: Rollout, env: int, firs
         {name: rows[env : env + 1] for name, rows in part.items()} for part in (running.memory, running.critic_memory)
     ]
     length, returned = int(running.lengths[env]), float(running.returns[env])
-    alone = setup.env.remake(1)
-    try:
+    with closing(setup.env.remake(1)) as alone:
         alone.restore(alone.select(before.env, [env]))
         remembering = RecurrentMemories(setup, before, *memories)
         step = running.current.select([env])
@@ -191,6 +187,4 @@ def replay_rollout(setup: Setup, before: State, rollout: Rollout, env: int, firs
                 remembering.forget()
                 pieces += [] if recorder is None else [recorder.episode()]
                 recorder = None
-    finally:
-        alone.close()
     return pieces if recorder is None else [*pieces, recorder.episode()]

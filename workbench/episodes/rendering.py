@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.envs.workers import WorkerError, WorkerPool
 from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import mujoco
 
 Pictures = npt.NDArray[np.uint8]
 Poses = npt.NDArray[np.float32]
@@ -83,26 +87,16 @@ def render(picture: Picture, poses: Poses, targets: npt.NDArray[np.float64]) -> 
     reasons = []
     for system in graphics_systems():
         try:
-            pool = WorkerPool([Renderer(system)], ["MuJoCo's renderer"])
+            with closing(WorkerPool([Renderer(system)], ["MuJoCo's renderer"])) as pool:
+                pictures: Pictures = pool.call("draw", [(picture, poses, targets)])[0]
+                return pictures
         except WorkerError as error:
-            reasons.append(f"{system or 'the default'}: {_last_line(error)}")
-            continue
-        try:
-            pictures: Pictures = pool.call("draw", [(picture, poses, targets)])[0]
-            return pictures
-        except WorkerError as error:
-            reasons.append(f"{system or 'the default'}: {_last_line(error)}")
-        finally:
-            pool.close()
+            reasons.append(f"{system or 'the default'}: {str(error).strip().splitlines()[-1]}")
     raise RenderingError(
         f"MuJoCo can draw nothing on this machine ({'; '.join(reasons)}). Without a display it needs EGL or OSMesa: on "
         "Debian install libegl1 and libgl1-mesa-dri, or libosmesa6, or name another system in MUJOCO_GL. to_html() "
         "needs none of them."
     )
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
 
 
 class Renderer:
@@ -143,7 +137,7 @@ class Renderer:
         """Nothing to give back: the process ends."""
 
 
-def stage(picture: Picture) -> Any:
+def stage(picture: Picture) -> mujoco.MjSpec:
     """The ``MjSpec`` of a scene that only stands there: each part a mesh on a body that is put where it belongs."""
     import mujoco
 

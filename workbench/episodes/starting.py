@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Array, Snapshot, TimeStep
+from workbench.envs.base import Snapshot, TimeStep
+from workbench.episodes.players import JointAction
 from workbench.errors import SnapshotUnsupported
 from workbench.learning.rollout import CollectorState
 from workbench.learning.state import CENTRAL, Setup, State, actor_of, critic_inputs_of
@@ -91,7 +93,7 @@ def at_beginning(state: State) -> State:
     )
 
 
-def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Sequence[Mapping[str, Array]]) -> State:
+def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Sequence[JointAction]) -> State:
     """``state``, at the beginning of an iteration, with every environment where ``actions`` lead to from ``place``.
 
     The first environment goes on as the one of the frame would, with its random generator; the others are in the same
@@ -100,8 +102,7 @@ def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Seq
     env = setup.env
     if state.env is None:
         raise SnapshotUnsupported(f"{type(env).__name__} cannot be copied, so no frame can be returned to.")
-    alone = env.remake(1)
-    try:
+    with closing(env.remake(1)) as alone:
         alone.restore(place.snapshot)
         step, returned = place.shown, place.returned
         remembering = RecurrentMemories(setup, state, place.memory, place.critic_memory)
@@ -112,8 +113,6 @@ def standing_at(setup: Setup, state: State, place: EpisodeSnapshot, actions: Seq
         reached = alone.snapshot()
         everywhere = [0] * env.n_envs
         snapshot = dict(alone.select(reached, everywhere))
-    finally:
-        alone.close()
     for name in env.generator_rows:
         snapshot[name][1:] = state.env[name][1:]
     n = env.n_envs

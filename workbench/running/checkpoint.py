@@ -16,7 +16,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import types
 import typing
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from workbench.errors import CheckpointError
 from workbench.learning.history import Log
 from workbench.learning.settings import Settings
 from workbench.learning.state import State
+from workbench.running.files import write_atomically
 
 Arrays = dict[str, Array]
 Values = dict[str, Any]
@@ -155,16 +155,8 @@ def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
             errno.EISDIR, f"{str(path)!r} is a directory; name a file in it, such as {str(path / 'run.safetensors')!r}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

@@ -28,7 +28,7 @@ from workbench.statistics.estimates import (
 from workbench.statistics.normalisation import Normalisation
 from workbench.statistics.protocol import COOPERATIVE, Protocol, in_short, protocol_report
 from workbench.statistics.report import Report, counted, span
-from workbench.statistics.selection import ABSOLUTE, NO_TASK, Names, Selection, Series, select
+from workbench.statistics.selection import ABSOLUTE, NO_TASK, Names, Selection, Series, select, shared_steps
 
 ALL_TASKS = "all tasks"
 Row = dict[str, object]
@@ -180,21 +180,24 @@ class Comparison:
 
         Where scores are normalised, also the optimality gap, and all tasks together.
         """
-        rows = [self._summary_row(group, panel) for panel in self.panels for group in self.groups]
-        return self._report([row for row in rows if row], self.summary_notes)
+        rows = []
+        for panel, group in itertools.product(self.panels, self.groups):
+            if scores := self._panel_scores(group, panel):
+                pooled = np.concatenate(list(scores.values()))
+                row = self._row(group, panel, scores, "runs")
+                row["std"] = float(pooled.std(ddof=1)) if len(pooled) > 1 else np.nan
+                if self.selection.scale is not None:
+                    gap = map(float, self.estimate(group, panel, gap=True))
+                    row |= zip(("optimality_gap", "gap_low", "gap_high"), gap, strict=True)
+                rows.append(row)
+        return self._report(rows, self.summary_notes)
 
-    def _summary_row(self, group: str, panel: str) -> Row:
-        scores = self._panel_scores(group, panel)
-        if not scores:
-            return {}
-        pooled = np.concatenate(list(scores.values()))
-        iqm, low, high = self.estimate(group, panel)
-        row = {"task": panel, self.selection.by: group, "runs": len(pooled), "iqm": iqm, "low": low, "high": high}
-        row |= {"mean": pooled.mean(), "std": pooled.std(ddof=1) if len(pooled) > 1 else np.nan}
-        if self.selection.scale is not None:
-            gap = self.estimate(group, panel, gap=True)
-            row |= {"optimality_gap": gap.value, "gap_low": gap.low, "gap_high": gap.high}
-        return {name: float(value) if isinstance(value, np.ndarray) else value for name, value in row.items()}
+    def _row(self, group: str, panel: str, values: Mapping[str, Floats], unit: str) -> Row:
+        """What the tables of scores and of differences have in common."""
+        pooled = np.concatenate(list(values.values()))
+        iqm, low, high = map(float, self._bootstrap(values, interquartile_mean, self.resamples))
+        about: Row = {"task": panel, self.selection.by: group, unit: len(pooled)}
+        return {**about, "iqm": iqm, "low": low, "high": high, "mean": float(pooled.mean())}
 
     def estimate(self, group: str, panel: str, gap: bool = False) -> Estimate:
         """The interquartile mean, or the optimality gap, of a group on a task or on all of them."""
@@ -206,8 +209,7 @@ class Comparison:
         return [curve for panel in self.panels for curve in self._curves(panel)]
 
     def _curves(self, panel: str) -> Iterator[Curve]:
-        of_groups = {group: self.runs(group, panel) for group in self.groups}
-        of_groups = {group: runs for group, runs in of_groups.items() if runs}
+        of_groups = {group: runs for group in self.groups if (runs := self.runs(group, panel))}
         steps = common_steps([series for runs in of_groups.values() for own in runs.values() for series in own])
         for group, runs in of_groups.items():
             values = {task: np.stack([series.at(steps) for series in own]) for task, own in runs.items()}
@@ -230,8 +232,7 @@ class Comparison:
         """
         found = []
         for panel in self.panels:
-            of_groups = {group: self._panel_scores(group, panel) for group in self.groups}
-            of_groups = {group: scores for group, scores in of_groups.items() if scores}
+            of_groups = {group: scores for group in self.groups if (scores := self._panel_scores(group, panel))}
             pooled = np.concatenate([own for scores in of_groups.values() for own in scores.values()])
             tau = np.linspace(pooled.min(), pooled.max(), 201) if thresholds is None else np.asarray(thresholds, float)
             share = partial(performance_profile, thresholds=tau)
@@ -268,39 +269,33 @@ class Comparison:
         """
         self._of(baseline)
         others = [group for group in self.groups if group != baseline]
-        tasks = self.selection.tasks
-        pairs = {(group, task): self.differences(group, baseline, task) for group in others for task in tasks}
-        rows = [self._paired_row(group, panel, pairs) for panel in self.panels for group in others]
-        alone = sum(len(self._seeds(group, task).keys() ^ self._seeds(baseline, task).keys()) for group, task in pairs)
+        rows, alone = [], 0
+        for panel, group in itertools.product(self.panels, others):
+            tasks = self.runs(group, panel)
+            pairs = {task: each for task in tasks if len(each := self.differences(group, baseline, task))}
+            if pairs:
+                pooled = np.concatenate(list(pairs.values()))
+                better = float((pooled > 0).mean() + 0.5 * (pooled == 0).mean())
+                rows.append({**self._row(group, panel, pairs, "pairs"), "share_better": better})
+        for task, group in itertools.product(self.selection.tasks, others):
+            alone += len(self._by_seed(group, task).keys() ^ self._by_seed(baseline, task).keys())
         note = f"differences to {baseline}, seed by seed; {counted(alone, 'seed')} without a partner"
-        return self._report([row for row in rows if row], self._how(note, self._interval(self.resamples)))
-
-    def _paired_row(self, group: str, panel: str, pairs: Mapping[tuple[str, str], Floats]) -> Row:
-        differences = {task: pairs[group, task] for task in self.runs(group, panel) if len(pairs[group, task])}
-        if not differences:
-            return {}
-        pooled = np.concatenate(list(differences.values()))
-        iqm, low, high = map(float, self._bootstrap(differences, interquartile_mean, self.resamples))
-        better = float((pooled > 0).mean() + 0.5 * (pooled == 0).mean())
-        row = {"task": panel, self.selection.by: group, "pairs": len(pooled), "iqm": iqm, "low": low, "high": high}
-        return {**row, "mean": float(pooled.mean()), "share_better": better}
+        return self._report(rows, self._how(note, self._interval(self.resamples)))
 
     def differences(self, group: str, baseline: str, task: str) -> Floats:
         """(n_pairs,) score of a group minus the baseline's, for each seed that both have, on one task."""
-        ours, theirs = (
-            dict(zip(self._seeds(name, task), self.scores[name].get(task, ()), strict=True))
-            for name in (group, baseline)
-        )
+        ours, theirs = (self._by_seed(name, task) for name in (group, baseline))
         return np.array([score - theirs[seed] for seed, score in ours.items() if seed in theirs], np.float64)
 
-    def _seeds(self, group: str, task: str) -> dict[Hashable, None]:
-        """The seeds of a group on a task, in the order of its scores."""
-        return dict.fromkeys(series.seed for series in self.selection.runs.get((group, task), ()))
+    def _by_seed(self, group: str, task: str) -> dict[Hashable, float]:
+        """{seed: score} of a group on a task."""
+        runs, scores = self.selection.runs.get((group, task), ()), self.scores[group].get(task, ())
+        return {series.seed: score for series, score in zip(runs, scores, strict=True)}
 
     def protocol(self, standard: Protocol = COOPERATIVE) -> Report:
         """How the standardised protocol is met: each demand, for each task and group."""
         report = protocol_report(self.selection, standard)
-        return Report(self._without_needless(report.table), report.how)
+        return self._report(report.table, report.how)
 
     # --- how it was made ------------------------------------------------------------------------------------------
 
@@ -334,7 +329,8 @@ class Comparison:
     def _how(self, *notes: str, at: bool = True) -> tuple[str, ...]:
         chosen, runs = self.selection, [len(runs) for runs in self.selection.runs.values()]
         tasks = "" if chosen.tasks == (NO_TASK,) else f" on {counted(len(chosen.tasks), 'task')}"
-        where = {"absolute": "of the best policy"}.get(str(self.at), f"at {self._ends_in_words()} env steps")
+        ends = span([int(end) for end in self.ends.values()])
+        where = "of the best policy" if self.at == "absolute" else f"at {ends} env steps"
         place = f" {where}" if at and (self.at == "absolute" or any(self.ends.values())) else ""
         what = f"{chosen.metric}{' in training' if chosen.trained else ''}"
         lines = [f"{what}{place}: {counted(len(self.groups), 'group')}{tasks}, {span(runs)} seeds each"]
@@ -347,9 +343,6 @@ class Comparison:
         lines.append(f"left out: {', '.join(chosen.left_out) or 'nothing'}")
         return (*lines, in_short(chosen))
 
-    def _ends_in_words(self) -> str:
-        return span([int(end) for end in self.ends.values()])
-
     def _interval(self, resamples: int) -> str:
         return (
             f"{100 * self.confidence:g} % intervals: stratified bootstrap over seeds within tasks, percentiles of "
@@ -361,11 +354,9 @@ class Comparison:
         return min(self.resamples, BAND_RESAMPLES)
 
     def _report(self, rows: list[Row] | pd.DataFrame, how: tuple[str, ...]) -> Report:
-        return Report(self._without_needless(pd.DataFrame(rows)), how)
-
-    def _without_needless(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Without the task's column where there is but one nameless task."""
-        return table.drop(columns="task", errors="ignore") if self.selection.tasks == (NO_TASK,) else table
+        """The table of some rows, without the task's column where there is but one nameless task."""
+        table = pd.DataFrame(rows)
+        return Report(table.drop(columns="task", errors="ignore") if self.selection.tasks == (NO_TASK,) else table, how)
 
     def _of(self, group: str) -> dict[str, Floats]:
         if group not in self.scores:
@@ -385,9 +376,7 @@ def common_steps(runs: Sequence[Series], most: int = MOST_POINTS) -> Floats:
     Where all were evaluated at the same steps, those; else every step of any run that lies within the reach of all.
     Raises ``ValueError`` where there is none.
     """
-    first, reached = max(series.steps[0] for series in runs), min(series.reached for series in runs)
-    steps = np.unique(np.concatenate([series.steps for series in runs]))
-    steps = steps[(steps >= first) & (steps <= reached)]
+    first, reached, steps = shared_steps(runs)
     if not len(steps):
         raise ValueError(
             f"the runs have no env steps in common: one begins at {first:,.0f}, another ended at {reached:,.0f}. "

@@ -60,11 +60,6 @@ def interquartile_mean(scores: npt.ArrayLike) -> Floats:
     return np.asarray(np.partition(x, (cut, n - cut - 1), axis=-1)[..., cut : n - cut].mean(-1))
 
 
-def mean(scores: npt.ArrayLike) -> Floats:
-    """x̄ = Σx/n: (…, n) -> (…)."""
-    return np.asarray(np.asarray(scores, np.float64).mean(-1))
-
-
 def optimality_gap(scores: npt.ArrayLike, target: float = 1.0) -> Floats:
     """γ − mean(min(x, γ)): how far the scores fall short of γ on average; more than γ earns nothing. (…, n) -> (…).
 
@@ -80,11 +75,8 @@ def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Flo
     >>> performance_profile([0.2, 0.6, 0.6, 1.1], [0.0, 0.6, 1.0]).tolist()
     [1.0, 0.25, 0.25]
     """
-    x = np.sort(np.asarray(scores, np.float64), axis=-1)
-    tau = np.asarray(thresholds, np.float64)
-    if x.ndim == 1:
-        return np.asarray((len(x) - np.searchsorted(x, tau, side="right")) / len(x))
-    return np.stack([(x > threshold).mean(-1) for threshold in tau], axis=-1)
+    x = np.asarray(scores, np.float64)
+    return np.stack([(x > threshold).mean(-1) for threshold in np.asarray(thresholds, np.float64)], axis=-1)
 
 
 def improvement_table(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
@@ -102,7 +94,8 @@ def probability_of_improvement(x: Scores, y: Scores) -> float:
     0.5
     """
     x, y = _checked(x), _checked(y)
-    _require_same_tasks(x, y)
+    if set(x) != set(y):
+        raise ValueError(f"the two have other tasks: {sorted(x)} and {sorted(y)}; compare them on those they share.")
     return float(np.mean([improvement_table(x[task], y[task]).mean() for task in x]))
 
 
@@ -124,15 +117,15 @@ def bootstrap(
     check_bootstrap(resamples, confidence)
     held = _checked(scores)
     pooled = np.concatenate(list(held.values()))
-    columns = [pooled] if pooled.ndim == 1 else list(pooled.T)
-    value = _along_points([statistic(column) for column in columns], pooled)
-    if min(map(len, held.values())) < 2:
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    points = np.atleast_2d(pooled.T)
+    value = np.stack([statistic(column) for column in points])
+    low = high = np.full_like(value, np.nan)
     sizes = {task: len(own) for task, own in held.items()}
-    parts = [[statistic(column[drawn]) for column in columns] for drawn in _draws(sizes, resamples, seed)]
-    replicates = [np.concatenate(of_column) for of_column in zip(*parts, strict=True)]
-    low, high = (_along_points(ends, pooled) for ends in zip(*(_ends(r, confidence) for r in replicates), strict=True))
-    return Estimate(value, low, high)
+    if min(sizes.values()) > 1:
+        parts = [[statistic(column[drawn]) for column in points] for drawn in _draws(sizes, resamples, seed)]
+        low, high = _ends(np.concatenate(parts, axis=1), confidence)
+    chosen = 0 if pooled.ndim == 1 else slice(None)
+    return Estimate(*(np.asarray(each[chosen]) for each in (value, low, high)))
 
 
 def bootstrap_improvement(
@@ -149,21 +142,15 @@ def bootstrap_improvement(
     x, y = _checked(x), _checked(y)
     if min(len(scores[task]) for scores in (x, y) for task in scores) < 2:
         return Estimate(value, np.asarray(np.nan), np.asarray(np.nan))
-    streams = Streams(seed)
     replicates = np.zeros(resamples)
     for task in x:
         table = improvement_table(x[task], y[task])
-        first = _one_draw(streams, task, len(x[task]), resamples)
-        second = _one_draw(streams, task, len(y[task]), resamples, side=1)
-        # How often each run was drawn, on either side: the resample's table is ours, weighted.
-        counts = [_counts(drawn, size) for drawn, size in zip((first, second), table.shape, strict=True)]
-        replicates += np.einsum("bi,ij,bj->b", counts[0], table, counts[1], optimize=True) / table.size
-    return Estimate(value, *_ends(replicates / len(x), confidence))
-
-
-def _one_draw(streams: Streams, task: str, n: int, resamples: int, side: int = 0) -> npt.NDArray[np.int64]:
-    """Indices (resamples, n) of runs drawn with replacement."""
-    return streams.numpy(f"bootstrap {task}", index=side).integers(n, size=(resamples, n))
+        ours, theirs = (
+            Streams(seed).numpy(f"bootstrap {task}", index=side).integers(n, size=(resamples, n))
+            for side, n in enumerate(table.shape)
+        )
+        replicates += table[ours[:, :, None], theirs[:, None, :]].mean((1, 2))
+    return Estimate(value, *map(np.asarray, _ends(replicates[None] / len(x), confidence)[:, 0]))
 
 
 def _draws(sizes: Mapping[str, int], resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -177,21 +164,9 @@ def _draws(sizes: Mapping[str, int], resamples: int, seed: int) -> Iterator[npt.
         yield np.concatenate(drawn, axis=1)
 
 
-def _counts(drawn: npt.NDArray[np.int64], n: int) -> Floats:
-    """How often each of n was drawn, row by row: (rows, k) -> (rows, n)."""
-    rows = len(drawn)
-    flat = np.bincount((drawn + n * np.arange(rows)[:, None]).ravel(), minlength=rows * n)
-    return flat.reshape(rows, n).astype(np.float64)
-
-
-def _ends(replicates: Floats, confidence: float) -> tuple[Floats, Floats]:
-    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return np.asarray(low), np.asarray(high)
-
-
-def _along_points(values: list[Floats] | tuple[Floats, ...], pooled: Floats) -> Floats:
-    """One value for a number's scores, one for each point for a curve's."""
-    return np.asarray(values[0] if pooled.ndim == 1 else np.stack(values))
+def _ends(replicates: Floats, confidence: float) -> Floats:
+    """The ends of the interval: (points, resamples, …) -> (2, points, …)."""
+    return np.asarray(np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1))
 
 
 def _checked(scores: Scores) -> dict[str, Floats]:
@@ -213,8 +188,3 @@ def check_bootstrap(resamples: object, confidence: object) -> None:
     positive_integer("resamples", resamples)
     if isinstance(confidence, bool) or not isinstance(confidence, float | np.floating) or not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; expected a number in (0, 1), such as 0.95.")
-
-
-def _require_same_tasks(x: Scores, y: Scores) -> None:
-    if set(x) != set(y):
-        raise ValueError(f"the two have other tasks: {sorted(x)} and {sorted(y)}; compare them on those they share.")

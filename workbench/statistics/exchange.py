@@ -10,18 +10,20 @@ cooperative multi-agent learning read:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench.errors import path_of, unknown_name
+from workbench.running.files import write_atomically
 from workbench.statistics.selection import ABSOLUTE, Names, Selection, check_table, label, select
 
 Layout = dict[str, Any]  # marl-eval's: dictionaries within dictionaries
+Metrics = dict[str, list[float]]
 KINDS = {".csv": "csv", ".parquet": "parquet", ".json": "marl-eval"}
 ENVIRONMENT = "workbench"
 
@@ -50,19 +52,19 @@ def export_results(
     path = path_of("path", path)
     kind = _kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    if kind == "marl-eval":
-        chosen = {
-            metric: select(table, metric, by, task=task, steered=steered, unfinished=unfinished) for metric in metrics
-        }
-        layout = {environment: _layout(chosen, absolute)}
-        partial.write_text(json.dumps(layout, indent=1, allow_nan=False), encoding="utf-8")
-    else:
-        plain = table.copy()
-        for name in plain.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in plain.dtypes]]:
-            plain[name] = plain[name].map(lambda value, name=name: value if _is_plain(value) else label(name, value))
-        plain.to_csv(partial, index=False) if kind == "csv" else plain.to_parquet(partial, index=False)
-    os.replace(partial, path)
+    with write_atomically(path) as partial:
+        if kind == "marl-eval":
+            chosen = {
+                metric: select(table, metric, by, task=task, steered=steered, unfinished=unfinished)
+                for metric in metrics
+            }
+            layout = {environment: _layout(chosen, absolute)}
+            partial.write_text(json.dumps(layout, indent=1, allow_nan=False), encoding="utf-8")
+        else:
+            plain = table.copy()
+            for name in plain.columns[[not pd.api.types.is_numeric_dtype(each) for each in plain.dtypes]]:
+                plain[name] = [value if _is_plain(value) else label(name, value) for value in plain[name]]
+            plain.to_csv(partial, index=False) if kind == "csv" else plain.to_parquet(partial, index=False)
     return path
 
 
@@ -99,27 +101,26 @@ def _layout(chosen: Mapping[str, Selection], absolute: str) -> Layout:
     """{task: {algorithm: {run: …}}} of one selection for each metric."""
     if absolute not in ("best", "end"):
         raise unknown_name("absolute metric", absolute, ("best", "end"))
-    points: dict[tuple[str, str, str], dict[int, dict[str, list[float]]]] = {}
-    best: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    found: dict[tuple[str, str, str], tuple[dict[int, Metrics], Metrics]] = {}
     for metric, selection in chosen.items():
         for (group, task), runs in selection.runs.items():
             for series in runs:
-                key = (task, group, f"seed_{series.seed}")
                 last = float(series.values[-1]) if absolute == "end" else series.absolute
                 if np.isnan(last):
                     raise ValueError(
                         f"{group} on {task}, seed {series.seed}, has no {ABSOLUTE + metric}. Take it as runs end, by "
                         "wb.statistics.absolute_metric; or let the last evaluation stand in: absolute='end'."
                     )
-                best.setdefault(key, {})[metric] = [last]
-                for steps, value in zip(series.steps, series.values, strict=True):
-                    points.setdefault(key, {}).setdefault(int(steps), {})[metric] = [float(value)]
+                points, best = found.setdefault((task, group, f"seed_{series.seed}"), ({}, {}))
+                best[metric] = [last]
+                for steps, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
+                    points.setdefault(int(steps), {})[metric] = [value]
     layout: Layout = {}
-    for (task, group, run), of_run in points.items():
+    for (task, group, run), (points, best) in found.items():
         entries: Layout = {
-            f"step_{k}": {"step_count": steps, **of_run[steps]} for k, steps in enumerate(sorted(of_run))
+            f"step_{k}": {"step_count": steps, **points[steps]} for k, steps in enumerate(sorted(points))
         }
-        entries["absolute_metrics"] = best[task, group, run]  # last, where its readers look for it
+        entries["absolute_metrics"] = best  # last, where its readers look for it
         layout.setdefault(task, {}).setdefault(group, {})[run] = entries
     return layout
 
@@ -131,12 +132,8 @@ def _rows(layout: Layout) -> Iterator[dict[str, object]]:
                 for name, run in runs.items():
                     about = {"environment": environment, "task": task, "method": algorithm, "seed": name}
                     best = {
-                        ABSOLUTE + metric: _mean(values) for metric, values in run.get("absolute_metrics", {}).items()
+                        ABSOLUTE + metric: fmean(values) for metric, values in run.get("absolute_metrics", {}).items()
                     }
                     for step in (entry for key, entry in run.items() if key != "absolute_metrics"):
-                        metrics = {key: _mean(value) for key, value in step.items() if isinstance(value, list)}
+                        metrics = {key: fmean(value) for key, value in step.items() if isinstance(value, list)}
                         yield {**about, "env_steps": step["step_count"], **metrics, **best}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from workbench.errors import unknown_name
 
@@ -49,7 +48,7 @@ def published(name: str) -> Normalisation:
     held = _published()
     if name not in held:
         raise unknown_name("set of published constants", name, held)
-    return _normalisation(held[name]["scores"], held[name]["source"])
+    return held[name]
 
 
 def normalisation(given: str | Mapping[str, Sequence[float]] | Normalisation) -> Normalisation:
@@ -62,10 +61,9 @@ def normalisation(given: str | Mapping[str, Sequence[float]] | Normalisation) ->
 
 
 @cache
-def _published() -> dict[str, Any]:
+def _published() -> dict[str, Normalisation]:
     text = files("workbench.statistics").joinpath("published.json").read_text(encoding="utf-8")
-    held: dict[str, Any] = json.loads(text)
-    return held
+    return {name: _normalisation(told["scores"], told["source"]) for name, told in json.loads(text).items()}
 
 
 def _normalisation(scores: Mapping[str, Sequence[float]], source: str) -> Normalisation:

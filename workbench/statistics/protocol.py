@@ -6,10 +6,9 @@ for Cooperative MARL*, NeurIPS 2022 (arXiv 2209.10485).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from workbench.errors import path_of
 from workbench.running.methods import load
 from workbench.running.resume import BEST
 from workbench.statistics.report import Report, counted, span
-from workbench.statistics.selection import ABSOLUTE, Selection, Series
+from workbench.statistics.selection import ABSOLUTE, Selection
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def requirements(selection: Selection, protocol: Protocol, keys: Sequence[tuple[
     seeds = [len(selection.runs[key]) for key in keys]
     episodes = [n for series in runs for n in series.episodes or (0,)]
     absolute = [series.absolute_episodes for series in runs]
-    intervals = _intervals(runs)
+    intervals = {float(interval) for series in runs for interval in np.diff(series.steps)}
     without = sum(np.isnan(series.absolute) for series in runs)
     if without:
         best = f"no absolute metric in {'any' if without == len(runs) else without} of {counted(len(runs), 'run')}"
@@ -99,7 +98,7 @@ def absolute_metric(
     *,
     episodes: int = COOPERATIVE.absolute_episodes,
     seed: int = 1,
-    order: Any = None,
+    order: object = None,
 ) -> dict[str, float]:
     """The absolute metric of a run: the return of its best policy, over many fresh episodes.
 
@@ -133,12 +132,8 @@ def _of(found: Sequence[int], expected: int) -> str:
     return span(found) + (f" of {expected}" if min(found) < expected else "")
 
 
-def _intervals(runs: Sequence[Series]) -> list[float]:
+def _interval_in_words(intervals: Collection[float]) -> str:
     """The different distances in env steps between evaluations that follow one another."""
-    return sorted({float(interval) for series in runs for interval in np.diff(series.steps)})
-
-
-def _interval_in_words(intervals: Sequence[float]) -> str:
     if not intervals:
         return "one evaluation a run"
     ends = f"{min(intervals):,.0f}", f"{max(intervals):,.0f}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +105,9 @@ def select(
     check_table(table)
     if not len(table):
         raise ValueError("there is no run to compare: the table is empty. A sweep's fills while it runs.")
-    groups, tasks = _columns(table, by, metric, "seed"), _task_columns(table, task, by)
+    groups = _columns(table, by, metric, "seed")
+    usual = [name for name in TASK_COLUMNS if name in table and name not in groups]
+    tasks = usual if task is None else _columns(table, task)
     frame, group_names, task_names = _frame(table, metric, groups, tasks)
     frame, left_out = _without(frame, steered, unfinished)
     found = _series_by_seed(frame)
@@ -152,13 +153,6 @@ def _columns(table: pd.DataFrame, names: Names, *others: str) -> list[str]:
         if name not in table:
             raise unknown_name("column", name, table.columns)
     return columns
-
-
-def _task_columns(table: pd.DataFrame, given: Names | None, by: Names) -> list[str]:
-    if given is not None:
-        return _columns(table, given)
-    groups = [by] if isinstance(by, str) else list(by)
-    return [name for name in TASK_COLUMNS if name in table and name not in groups]
 
 
 def _frame(
@@ -248,7 +242,7 @@ def _by_seed(seed: Hashable) -> tuple[bool, float, str]:
     return (False, float(seed), "") if isinstance(seed, int | float) else (True, 0.0, str(seed))
 
 
-def _one_series(rows: Mapping[str, npt.NDArray[Any]], key: tuple[str, str, Hashable]) -> Series:
+def _one_series(rows: Mapping[str, npt.NDArray[np.generic]], key: tuple[str, str, Hashable]) -> Series:
     """The series of one run, from its rows in the order of steps."""
     valued = np.isfinite(rows["value"])
     steps, episodes = rows["steps"][valued], rows["episodes"][valued]
@@ -270,16 +264,20 @@ def _one_series(rows: Mapping[str, npt.NDArray[Any]], key: tuple[str, str, Hasha
     )
 
 
+def shared_steps(runs: Sequence[Series]) -> tuple[float, float, Floats]:
+    """Where the last of some runs begins, where the first ends, and all steps of any run in between."""
+    first, reached = max(series.steps[0] for series in runs), min(series.reached for series in runs)
+    steps = np.unique(np.concatenate([series.steps for series in runs]))
+    return first, reached, steps[(steps >= first) & (steps <= reached)]
+
+
 def _mean_of(several: list[Series]) -> Series:
     """The mean of several runs of one seed, on all their steps that lie within the reach of each."""
     if len(several) == 1:
         return several[0]
-    reached = min(series.reached for series in several)
-    steps = np.unique(np.concatenate([series.steps for series in several]))
-    first = max(series.steps[0] for series in several)
+    first, reached, steps = shared_steps(several)
     if reached < first:
         raise ValueError(f"the runs of seed {several[0].seed} have no env steps in common, and so no mean.")
-    steps = steps[(steps >= first) & (steps <= reached)]
     return Series(
         seed=several[0].seed,
         steps=steps,

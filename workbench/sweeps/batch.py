@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
+from workbench.envs.arguments import positive_integer
+from workbench.envs.workers import usable_cpus
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, provenance, results
+from workbench.sweeps.dispatcher import RunDispatcher
 from workbench.sweeps.files import append_lines, read_json, write_json
 from workbench.sweeps.job import Job, RunOutcome
 from workbench.sweeps.main_guard import refuse_without_guard
 from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
 from workbench.sweeps.plan import Plan, PlannedRun
-from workbench.sweeps.progress import Progress
+from workbench.sweeps.progress import Progress, shown
 from workbench.sweeps.results import RunResult
-from workbench.sweeps.sweep_thread import SweepThread, shown
-from workbench.sweeps.values import whole_number
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from workbench.statistics import Comparison
     from workbench.statistics.selection import Names
-    from workbench.sweeps.dispatcher import RunDispatcher
 
 
 class Batch:
@@ -43,9 +43,9 @@ class Batch:
     def __init__(self, notebook: str | Path, directory: str | Path, threads: int, kernel: str | None = None) -> None:
         self.notebook: Notebook = read_notebook(notebook)
         self.directory = path_of("directory", directory).absolute()
-        self.threads = whole_number("threads", threads)
+        self.threads = positive_integer("threads", threads)
         self.kernel = kernel or self.notebook.kernel
-        self._thread: SweepThread | None = None
+        self._work: RunDispatcher | None = None
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Batch:
             raise RuntimeError("this sweep is running; sweep.wait() waits for it, sweep.cancel() stops it.")
         if sum(way is not None for way in (workers, client, scheduler)) > 1:
             raise ValueError("give one of workers=, client= and scheduler=; they say where the runs are done.")
-        n_workers = provenance.available_cpus() if workers is None else whole_number("workers", workers)
+        n_workers = usable_cpus() if workers is None else positive_integer("workers", workers)
         if client is not None and not hasattr(client, "scheduler_info"):
             raise TypeError(f"client is {client!r}; expected a dask.distributed.Client.")
         if scheduler is not None and not isinstance(scheduler, str):
@@ -92,41 +92,44 @@ class Batch:
             refuse_without_guard()
         self._write_down(retry_failed)
         show = shown(self) if progress else lambda _: None
-        self._thread = SweepThread(self, n_workers, client, scheduler, show)
+        if self._nothing_left():
+            self._work = None
+            show(self.progress)
+        else:
+            self._work = RunDispatcher(self, n_workers, client, scheduler, show)
         return self
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait until it is done; raises what stopped it, ``TimeoutError`` after ``timeout`` seconds (it goes on)."""
-        if self._thread is not None:
-            self._thread.wait(timeout)
+        if self._work is not None:
+            self._work.wait(timeout)
         return self
 
     def pause(self) -> None:
         """Begin no further run; those under way go on to their ends."""
-        self._ask("pause")
+        if self._work is not None:
+            self._work.pause()
 
     def resume(self) -> None:
         """Begin runs again after ``pause``."""
-        self._ask("resume")
+        if self._work is not None:
+            self._work.resume()
 
     def cancel(self) -> None:
         """Stop: those under way write a checkpoint and end. ``run()`` goes on from there."""
-        self._ask("cancel")
-
-    def _ask(self, what: str) -> None:
-        if self._thread is not None:
-            self._thread.ask(what)
+        if self._work is not None:
+            self._work.cancel()
 
     @property
     def running(self) -> bool:
         """Whether it is being worked on from this object."""
-        return self._thread is not None and self._thread.alive
+        return self._work is not None and self._work.alive
 
     @property
     def progress(self) -> Progress:
         """How far it has come, the work of other processes included."""
-        if self._thread is not None and self._thread.progress is not None and self.running:
-            return self._thread.progress
+        if self._work is not None and self._work.latest is not None and self.running:
+            return self._work.latest
         statuses = [self._status(run) for run in self.plan.runs]
         count = statuses.count
         return Progress(
@@ -193,12 +196,8 @@ class Batch:
     @property
     def failures(self) -> dict[str, str]:
         """{run: why it failed}, for those that failed by themselves."""
-        told = {}
-        for run in self.plan.runs:
-            failure = read_json(self._place(run) / layout.FAILED)
-            if failure is not None and failure.get("kind") != "pruned":
-                told[self.label(run) or run.name] = str(failure.get("message", ""))
-        return told
+        ends = [(run, results.end_of(self._place(run))) for run in self.plan.runs]
+        return {self.label(run) or run.name: end.message for run, end in ends if end and end.kind == "failed"}
 
     @property
     def finished(self) -> bool:

@@ -9,230 +9,301 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-from distributed import Client, Event, Future
+from typing import TYPE_CHECKING
 
 from workbench.sweeps import layout
-from workbench.sweeps.cluster import do_run, n_workers
-from workbench.sweeps.files import read_json, write_json
-from workbench.sweeps.job import Job, RunOutcome
+from workbench.sweeps.files import write_json
+from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.main_guard import SweepError
 from workbench.sweeps.plan import PlannedRun
 from workbench.sweeps.progress import Progress, RunProgress, run_progress, time_to_go
+from workbench.sweeps.results import end_of
 
-TICK = 0.25  # seconds between two looks at what is under way
+if TYPE_CHECKING:
+    from distributed import Client, Event, Future
+
+    from workbench.sweeps.batch import Batch
+
+TICK = 0.25  # seconds between two looks at what is under way, and at what was asked meanwhile
 LOOK_ELSEWHERE = 2.0  # seconds between two looks at runs that another process works on
 PAUSE_AFTER_DEATH = 0.5  # before a run whose kernel died is tried again
 
 
-class RunDispatcher:
-    """Hands runs to a cluster and takes back how they ended.
+@dataclass(eq=False)
+class _Work:
+    """A run, and how far it has come as this sweep sees it.
 
-    ``add`` runs at any time; ``work`` returns when none is left to do. ``on_outcome`` is called with each run's end,
-    ``on_tick`` with the progress, both in the thread that works.
+    state       "waiting", "submitted", "elsewhere", or how it ended
+    not_before  when it may be looked at again
+    begun       when it was first seen at work
+    key         of its future on the cluster
+    end         as it was reported; None as long as it can go on
+    given_up    why it is to be stopped for good
     """
+
+    run: PlannedRun
+    place: Path
+    label: str
+    state: str = "waiting"
+    not_before: float = 0.0
+    begun: float | None = None
+    key: str = ""
+    future: Future[RunOutcome] | None = None
+    end: RunOutcome | None = None
+    given_up: str = ""
+
+
+class RunDispatcher:
+    """Does the runs of a batch, in a thread of its own: hands them to a cluster, and takes back how they ended.
+
+    The batch adds runs when it is asked to ``_begin``, and whenever it is told that one has ``_ended`` or asked to
+    ``_look``; the work is over when none is left. ``show`` gets the progress; all of these are called in the thread.
+    """
+
+    client: Client
 
     def __init__(
         self,
-        client: Client,
-        directory: Path,
-        make_job: Callable[[PlannedRun], Job],
-        labels: Callable[[PlannedRun], str],
-        *,
-        on_outcome: Callable[[PlannedRun, RunOutcome], object] = lambda *_: None,
-        on_tick: Callable[[Progress], object] = lambda _: None,
+        batch: Batch,
+        workers: int,
+        client: Client | None,
+        scheduler: str | None,
+        show: Callable[[Progress], object],
     ) -> None:
         self.id = uuid.uuid4().hex
-        self.client, self._directory = client, directory
-        self._make_job, self._label = make_job, labels
-        self._on_outcome, self._on_tick = on_outcome, on_tick
-        self._runs: dict[str, PlannedRun] = {}
-        self._state: dict[str, str] = {}
-        self._not_before: dict[str, float] = {}
-        self._begun: dict[str, float] = {}
-        self._futures: dict[str, Future[RunOutcome]] = {}
-        self._ended: queue.Queue[str] = queue.Queue()
-        self._durations: list[float] = []
-        self._failures: dict[str, str] = {}
-        self._pruned: dict[str, str] = {}
-        self._hold = Event(f"hold-{self.id}", client=client)
-        self._mode = "running"
+        self.latest: Progress | None = None
+        self._batch, self._show = batch, show
+        self._where = workers, client, scheduler
+        self._works: dict[str, _Work] = {}
+        self._returned: queue.Queue[_Work] = queue.Queue()
+        self._mode = self._followed = "running"
         self._started = time.monotonic()
+        self._error: BaseException | None = None
+        # Waited for instead of the thread, which Python 3.11 takes for ended when an interrupt breaks off a join.
+        self._over = threading.Event()
+        threading.Thread(target=self._do, name="sweep", daemon=True).start()
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
-    def add(self, runs: Iterable[PlannedRun]) -> None:
-        """Runs to do; what is finished or has failed already counts as it is."""
-        for run in runs:
-            if self._state.get(run.name) not in ("waiting", "submitted", "elsewhere"):
-                self._runs[run.name] = run
-                self._state[run.name] = "waiting"
-                self._settle_from_directory(run.name)
+    @property
+    def alive(self) -> bool:
+        return not self._over.is_set()
 
     def pause(self) -> None:
         """Begin no further run; those under way go on."""
         if self._mode == "running":
             self._mode = "paused"
-            self._hold.set()
 
     def resume(self) -> None:
         """Begin runs again."""
         if self._mode == "paused":
-            self._hold.clear()
             self._mode = "running"
 
     def cancel(self) -> None:
         """Begin no further run, and stop those under way as soon as they can be taken up again."""
-        if self._mode not in ("cancelling", "cancelled", "done"):
+        if self._mode not in ("cancelled", "done"):
             self._mode = "cancelling"
-            self._hold.set()
-            for name in tuple(self._futures):
-                self._stop(name).set()
+
+    def wait(self, timeout: float | None) -> None:
+        """Until it is over; an interrupt cancels it, a second one leaves it."""
+        try:
+            self._over.wait(timeout)
+        except KeyboardInterrupt:
+            print("\nStopping the runs where they can be taken up again …", file=sys.stderr)
+            self.cancel()
+            self._over.wait()
+            raise
+        if self.alive:
+            raise TimeoutError(f"still running after {timeout} s; sweep.cancel() stops it.")
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    # --- from the batch -------------------------------------------------------------------------------------------
+
+    def add(self, runs: Iterable[PlannedRun]) -> None:
+        """Runs to do; what is finished or has failed already counts as it is."""
+        going_on = {name for name, work in self._works.items() if work.state in ("waiting", "submitted", "elsewhere")}
+        new = {run.name: run for run in runs if run.name not in going_on}
+        works = [_Work(run, self._batch._place(run), self._batch.label(run) or name) for name, run in new.items()]
+        self._works |= {work.run.name: work for work in works}
+        for work in works:
+            self._settle_from_directory(work)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
-        return not self._futures
+        return not self._under_way()
 
     def prune(self, name: str, message: str) -> None:
         """Stop one run for good, because others are better."""
-        self._pruned[name] = message
+        self._works[name].given_up = message
         self._stop(name).set()
 
     # --- the work -------------------------------------------------------------------------------------------------
 
-    def work(self) -> None:
+    def _do(self) -> None:
+        from distributed import Event
+
+        from workbench.sweeps.cluster import check_workers, cluster
+
+        try:
+            with cluster(*self._where) as self.client:
+                check_workers(self.client, self._batch.directory, self._batch.kernel)
+                self._hold = Event(f"hold-{self.id}", client=self.client)
+                self._make_job = self._batch._job()
+                self._batch._begin(self)
+                self._work()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    def _work(self) -> None:
         """Until every run is done, or those under way have stopped after ``cancel``."""
         ticked, over = 0.0, False
         while not over:
+            self._follow()
             self._submit()
-            self._take_ended()
-            self._look_elsewhere()
-            over = not self._futures and (
-                self._mode == "cancelling" or not {"waiting", "elsewhere"} & set(self._state.values())
+            self._take_returned()
+            over = self.idle and (
+                self._mode == "cancelling" or all(work.end is not None for work in self._works.values())
             )
             if over or time.monotonic() - ticked >= TICK:
                 ticked = time.monotonic()
                 if over:
                     self._mode = "cancelled" if self._mode == "cancelling" else "done"
-                self._on_tick(self.progress())
+                self.latest = self.progress()
+                self._batch._look(self)
+                with contextlib.suppress(Exception):  # a view that fails does not stop a sweep
+                    self._show(self.latest)
+
+    def _follow(self) -> None:
+        """Tell the workers what was asked of it since."""
+        if self._mode == self._followed:
+            return
+        self._followed = self._mode
+        if self._mode == "running":
+            self._hold.clear()
+        else:
+            self._hold.set()
+        for work in self._under_way() if self._mode == "cancelling" else ():
+            self._stop(work.run.name).set()
 
     def _submit(self) -> None:
-        if self._mode != "running":
-            return
-        now = time.monotonic()
-        for name, state in self._state.items():
-            if state == "waiting" and now >= self._not_before.get(name, 0.0):
-                self._state[name] = "submitted"
-                job, key = self._make_job(self._runs[name]), f"run-{name}-{uuid.uuid4().hex[:8]}"
-                stop = self._stop(name).name
-                future = self.client.submit(do_run, job, self._hold.name, stop, key=key, pure=False, retries=0)
-                self._futures[name] = future
-                future.add_done_callback(lambda _, name=name: self._ended.put(name))
+        """Hand out what waits; of what another process works on, see whether it has finished or dropped it."""
+        from workbench.sweeps.cluster import do_run
 
-    def _take_ended(self) -> None:
+        now = time.monotonic()
+        for work in list(self._works.values()):
+            if work.state not in ("waiting", "elsewhere") or now < work.not_before:
+                continue
+            if work.state == "elsewhere" and (self._settle_from_directory(work) or layout.is_claimed(work.place)):
+                work.not_before = now + LOOK_ELSEWHERE
+            elif self._mode == "running":
+                work.state, name = "submitted", work.run.name
+                job, events = self._make_job(work.run), (self._hold.name, self._stop(name).name)
+                work.key = f"run-{name}-{uuid.uuid4().hex[:8]}"
+                work.future = self.client.submit(do_run, job, *events, key=work.key, pure=False, retries=0)
+                work.future.add_done_callback(lambda _, work=work: self._returned.put(work))
+
+    def _take_returned(self) -> None:
         """Take back what has ended, waiting a moment for the first."""
         wait = TICK
         with contextlib.suppress(queue.Empty):
             while True:
-                name = self._ended.get(timeout=wait) if wait else self._ended.get_nowait()
+                work = self._returned.get(timeout=wait) if wait else self._returned.get_nowait()
                 wait = 0.0
-                self._take(name, self._futures.pop(name))
+                outcome = self._outcome(work)
+                work.future = work.begun = None
+                self._take(work, outcome)
 
-    def _take(self, name: str, future: Future[RunOutcome]) -> None:
+    def _outcome(self, work: _Work) -> RunOutcome:
+        future, name = work.future, work.run.name
+        assert future is not None
         if future.status == "finished":
-            outcome = future.result()
-        elif future.status == "error":
+            outcome: RunOutcome = future.result()
+            return outcome
+        if future.status == "error":
             error = future.exception()
             dead = type(error).__name__ == "KilledWorker"
-            outcome = RunOutcome(name, "died" if dead else "failed", f"{type(error).__name__}: {error}")
-        elif self.client.status == "running":
-            outcome = RunOutcome(name, "died", "the cluster lost it")
-        else:
-            raise SweepError("the connection to the cluster was lost; sweep.run() goes on with what is left.")
-        self._begun.pop(name, None)
-        if outcome.kind in ("held", "died"):
-            self._state[name] = "waiting"
-            self._not_before[name] = time.monotonic() + PAUSE_AFTER_DEATH * (outcome.kind == "died")
-        elif outcome.kind == "elsewhere":
-            self._state[name] = "elsewhere"
-            self._not_before[name] = time.monotonic() + LOOK_ELSEWHERE
-        elif outcome.kind == "stopped" and name in self._pruned:
-            failure = {"kind": "pruned", "message": self._pruned[name]}
-            write_json(self._place(name) / layout.FAILED, failure)
-            self._settle(name, RunOutcome(name, "pruned", self._pruned[name]))
-        else:
-            self._settle(name, outcome)
+            return RunOutcome(name, "died" if dead else "failed", f"{type(error).__name__}: {error}")
+        if self.client.status == "running":
+            return RunOutcome(name, "died", "the cluster lost it")
+        raise SweepError("the connection to the cluster was lost; sweep.run() goes on with what is left.")
 
-    def _settle(self, name: str, outcome: RunOutcome) -> None:
-        self._state[name] = outcome.kind
-        if outcome.kind == "finished" and outcome.seconds:
-            self._durations.append(outcome.seconds)
-        if outcome.kind == "failed":
-            self._failures[self._label(self._runs[name]) or name] = outcome.message
-        self._on_outcome(self._runs[name], outcome)
-
-    def _settle_from_directory(self, name: str) -> bool:
-        """Take a run as its directory has it, if it is at its end."""
-        if (finished := read_json(self._place(name) / layout.FINISHED)) is not None:
-            self._settle(name, RunOutcome(name, "finished", seconds=float(finished.get("wall_seconds") or 0.0)))
-        elif (failure := read_json(self._place(name) / layout.FAILED)) is not None:
-            kind = "pruned" if failure.get("kind") == "pruned" else "failed"
-            self._settle(name, RunOutcome(name, kind, failure.get("message", ""), detail=failure))
-        return self._state[name] not in ("waiting", "elsewhere")
-
-    def _look_elsewhere(self) -> None:
-        """Take note of runs that another process has finished, and take up those that it has dropped."""
+    def _take(self, work: _Work, outcome: RunOutcome) -> None:
         now = time.monotonic()
-        for name in [name for name, state in self._state.items() if state == "elsewhere"]:
-            if now >= self._not_before[name]:
-                self._not_before[name] = now + LOOK_ELSEWHERE
-                if not self._settle_from_directory(name) and not layout.is_claimed(self._place(name)):
-                    self._state[name] = "waiting"
+        if outcome.kind in ("held", "died"):
+            work.state, work.not_before = "waiting", now + PAUSE_AFTER_DEATH * (outcome.kind == "died")
+        elif outcome.kind == "elsewhere":
+            work.state, work.not_before = "elsewhere", now + LOOK_ELSEWHERE
+        elif outcome.kind == "stopped" and work.given_up:
+            write_json(work.place / layout.FAILED, {"kind": "pruned", "message": work.given_up})
+            self._settle_from_directory(work)
+        else:
+            self._settle(work, outcome)
+
+    def _settle(self, work: _Work, outcome: RunOutcome) -> None:
+        work.state, work.end = outcome.kind, outcome
+        self._batch._ended(self, work.run, outcome)
+
+    def _settle_from_directory(self, work: _Work) -> bool:
+        """Take a run as its directory has it, if it is at its end."""
+        end = end_of(work.place)
+        if end is not None:
+            self._settle(work, end)
+        return end is not None
 
     def _stop(self, name: str) -> Event:
-        return Event(f"stop-{self.id}-{name}", client=self.client)
+        from distributed import Event
 
-    def _place(self, name: str) -> Path:
-        return layout.run_directory(self._directory, name)
+        return Event(f"stop-{self.id}-{name}", client=self.client)
 
     # --- looking --------------------------------------------------------------------------------------------------
 
+    def _under_way(self) -> list[_Work]:
+        return [work for work in self._works.values() if work.future is not None]
+
     def progress(self) -> Progress:
         """Where all stand at this moment."""
-        running = self._under_way()
-        workers = n_workers(self.client) if self._futures else 1
-        count = list(self._state.values()).count
+        from workbench.sweeps.cluster import n_workers
+
+        running = self._running()
+        workers = 1 if self.idle else n_workers(self.client)
+        works = list(self._works.values())
+        count = [work.state for work in works].count
         waiting = count("waiting") + count("submitted") - len(running)
+        ends = [(work.label, work.end) for work in works if work.end is not None]
+        durations = [end.seconds for _, end in ends if end.kind == "finished" and end.seconds]
         return Progress(
-            total=len(self._runs),
+            total=len(works),
             finished=count("finished"),
             failed=count("failed"),
             pruned=count("pruned"),
             waiting=waiting + count("stopped"),
             elsewhere=count("elsewhere"),
             running=running,
-            failures=dict(self._failures),
+            failures={label: end.message for label, end in ends if end.kind == "failed"},
             seconds=time.monotonic() - self._started,
-            eta=time_to_go(self._durations, running, waiting, workers),
+            eta=time_to_go(durations, running, waiting, workers),
             state=self._mode,
             workers=workers,
         )
 
-    def _under_way(self) -> tuple[RunProgress, ...]:
-        if not self._futures:
-            return ()
+    def _running(self) -> tuple[RunProgress, ...]:
+        now, under_way = time.monotonic(), self._under_way()
         with contextlib.suppress(Exception):  # asking the scheduler is not worth failing for
-            processing = {key for keys in self.client.processing().values() for key in keys}
-            for name, future in tuple(self._futures.items()):
-                if future.key in processing and name not in self._begun and layout.is_claimed(self._place(name)):
-                    self._begun[name] = time.monotonic()
-        now = time.monotonic()
-        return tuple(
-            run_progress(self._place(name), self._runs[name], self._label(self._runs[name]), now - begun)
-            for name, begun in self._begun.items()
-        )
+            processing = {key for keys in self.client.processing().values() for key in keys} if under_way else ()
+            for work in under_way:
+                if work.begun is None and work.key in processing and layout.is_claimed(work.place):
+                    work.begun = now
+        begun = [(work, work.begun) for work in under_way if work.begun is not None]
+        return tuple(run_progress(work.place, work.run, work.label, now - since) for work, since in begun)

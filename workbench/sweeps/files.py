@@ -1,4 +1,4 @@
-"""Files that are whole or not there, JSON, and lines that grow while others read them."""
+"""JSON in files that are whole or not there, and lines that grow while others read them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,15 @@ import json
 import math
 import os
 import re
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from workbench.running.files import write_atomically
 
 MOST_LETTERS = 60  # of a value in a file's name
 
 Json = dict[str, Any]  # an object as it was read; its keys are known to the code that wrote it
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which becomes ``path`` at the end: readers see the old file or the new one, whole.
-
-    An error leaves the old one, and so does a kill.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_name(value: object) -> str:

@@ -16,11 +16,6 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 
 
-def thread_limits(threads: int) -> dict[str, str]:
-    """The environment in which numerical libraries use so many threads."""
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-
-
 class RunKernel(AsyncKernelManager):
     """A kernel for one run; a subclass sets what is particular to the run.
 
@@ -35,7 +30,7 @@ class RunKernel(AsyncKernelManager):
     kept_open: Sequence[int] = ()
     started: Callable[[RunKernel], object] | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.over = threading.Event()  # set when the process has ended and was cleaned up after
         self._sockets = tempfile.TemporaryDirectory(prefix="wb-kernel-")
@@ -53,10 +48,11 @@ class RunKernel(AsyncKernelManager):
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
         """The command, and with what it is started."""
         command, options = await super()._async_pre_start_kernel(**options)
-        options["env"] = {**options["env"], **thread_limits(self.threads)}
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
+        options["env"] = {**options["env"], **limits}
         return command, {**options, "stdout": self.output, "stderr": self.output, "pass_fds": self.kept_open}
 
-    async def _async_post_start_kernel(self, **options: Any) -> None:
+    async def _async_post_start_kernel(self, **options: object) -> None:
         await super()._async_post_start_kernel(**options)
         if self.started is not None:
             self.started(self)

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
+from workbench.running.files import write_atomically
 from workbench.running.resume import CheckpointDirectory
 from workbench.sweeps import files, layout, provenance
-from workbench.sweeps.files import Json, json_value, read_json, read_lines, write_atomically
-from workbench.sweeps.results import IDENTIFYING, KINDS, TIMED, RunResult
-from workbench.sweeps.values import Parameters
+from workbench.sweeps.files import Json, json_value, read_json, read_lines
+from workbench.sweeps.results import KINDS, TIMED, RunResult
+from workbench.sweeps.values import IDENTIFYING, Parameters
 
 FORMAT = 1
 KIND = "kind"
@@ -104,9 +106,10 @@ def _column(name: str, values: Sequence[object]) -> pyarrow.Array:
 
 def rows_of(table: pyarrow.Table, kind: str) -> list[Json]:
     """The rows of one kind, with the columns that this kind has."""
-    rows = [row for row in table.to_pylist() if row[KIND] == kind]
-    held = [name for name in table.column_names if name != KIND and any(row[name] is not None for row in rows)]
-    return [{name: row[name] for name in held} for row in rows]
+    part = table.filter(pyarrow.compute.field(KIND) == kind)
+    held = [name for name in part.column_names if name != KIND and part[name].null_count < len(part)]
+    rows: list[Json] = part.select(held).to_pylist()
+    return rows
 
 
 def digest(table: pyarrow.Table) -> str:

@@ -1,47 +1,27 @@
-"""The directory of a sweep: what each file in it is called, and who may work on a run.
-
-::
-
-    DIRECTORY/
-      sweep.json            what was asked for
-      runs/HASH/            one run, named by its parameters
-        run.json            parameters, versions, git revision, machine, wall time
-        metrics.jsonl       one line an iteration, appended while it runs
-        agents.jsonl        one line for each (iteration, agent)
-        evaluations.jsonl   one line an evaluation
-        summary.json        what the notebook said at its end
-        curves.parquet      the metrics, once it is finished
-        report.html, .ipynb the executed notebook
-        checkpoints/        where it goes on after a kill, and the run as it was at its best evaluation
-        attempts.jsonl      when it was begun, where, and how that ended
-        claim               locked by the process that works on it
-        finished.json       written last: the run counts from here on; failed.json: it failed by itself
-"""
+"""The directory of a sweep: what each file in it is called, and who may work on a run."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
 from pathlib import Path
 
-RUNS = "runs"
-SWEEP = "sweep.json"
-RUN = "run.json"
-METRICS = "metrics.jsonl"
-AGENTS = "agents.jsonl"
-EVALUATIONS = "evaluations.jsonl"
-SUMMARY = "summary.json"
-CURVES = "curves.parquet"
-REPORT = "report.ipynb"
-PAGE = "report.html"
-CHECKPOINTS = "checkpoints"
-ATTEMPTS = "attempts.jsonl"
-CLAIM = "claim"
-FINISHED = "finished.json"
-FAILED = "failed.json"
+SWEEP = "sweep.json"  # what was asked for
+RUNS = "runs"  # a directory for each, named by its parameters; in it:
+
+RUN = "run.json"  # parameters, versions, git revision, machine, wall time
+METRICS = "metrics.jsonl"  # one line an iteration, appended while it runs
+AGENTS = "agents.jsonl"  # one line for each (iteration, agent)
+EVALUATIONS = "evaluations.jsonl"  # one line an evaluation
+SUMMARY = "summary.json"  # what the notebook said at its end
+CURVES = "curves.parquet"  # the metrics, once it is finished
+REPORT, PAGE = "report.ipynb", "report.html"  # the executed notebook
+CHECKPOINTS = "checkpoints"  # where it goes on after a kill, and the run as it was at its best evaluation
+ATTEMPTS = "attempts.jsonl"  # when it was begun, where, and how that ended
 OUTPUT = "output.log"  # what the kernel's process said outside of the notebook
+CLAIM = "claim"  # locked by the process that works on it
+FINISHED = "finished.json"  # written last: the run counts from here on
+FAILED = "failed.json"  # it failed by itself, or was stopped for good
 
 
 def run_directory(sweep: Path, name: str) -> Path:
@@ -75,9 +55,6 @@ class Claim:
                 f"{str(directory)!r} is on a file system without locks ({error.strerror}), on which two workers could "
                 "take the same run. Choose another directory.",
             ) from None
-        holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n"
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
         return cls(descriptor)
 
     def __enter__(self) -> Claim:

@@ -15,16 +15,13 @@ class SweepError(WorkbenchError):
     """The cluster cannot do this sweep: it cannot be started or reached, or its workers lack what they need."""
 
 
-UNGUARDED = (
-    "this script starts its sweep when it is imported, and its worker processes import it. Put what it does under "
-    "`if __name__ == '__main__':`."
-)
-
-
 def refuse_without_guard() -> None:
     """``SweepError`` in a script that starts its sweep without a guard, and in a process that imports such a one."""
     if getattr(multiprocessing.process.current_process(), "_inheriting", False) or _is_unguarded():
-        raise SweepError(UNGUARDED)
+        raise SweepError(
+            "this script starts its sweep when it is imported, and its worker processes import it. Put what it does "
+            "under `if __name__ == '__main__':`."
+        )
 
 
 def _is_unguarded() -> bool:

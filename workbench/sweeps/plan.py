@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from workbench.envs.arguments import positive_integer
 from workbench.errors import unknown_name
 from workbench.sweeps import values
 from workbench.sweeps.notebook import SEED, Notebook
-from workbench.sweeps.values import Parameters, whole_number
+from workbench.sweeps.values import Parameters
 
 Several = Mapping[str, Iterable[Any]]  # {name: its values}
 Space = Mapping[str, Any]  # {name: choices, or {"uniform": [low, high]}, …}
+Distribution = tuple[str, list[Any]]  # one of DRAWS, and its choices or its ends
 DRAWS = ("uniform", "log_uniform", "integers", "choice")
 
 
@@ -101,7 +103,7 @@ def expand(
     return Plan(tuple(runs.values()), swept, chosen_seeds)
 
 
-def check_names(notebook: Notebook, given: Mapping[str, Mapping[str, Any]], seeds: Iterable[int] | None) -> None:
+def check_names(notebook: Notebook, given: Mapping[str, Parameters], seeds: Iterable[int] | None) -> None:
     """Every name is a parameter that may be set, and given in one way only."""
     ways: dict[str, str] = {} if seeds is None else {SEED: "seeds"}
     for way, named in given.items():
@@ -165,19 +167,22 @@ def _drawn(random: Space, samples: int, sampling_seed: int) -> list[Parameters]:
     """``samples`` draws of all parameters in ``random``; the first k are the same however many are asked for."""
     if not random:
         return [{}]
-    samples, sampling_seed = whole_number("samples", samples), whole_number("sampling_seed", sampling_seed, 0)
+    samples, sampling_seed = (
+        positive_integer("samples", samples),
+        positive_integer("sampling_seed", sampling_seed, least=0),
+    )
     spaces = {name: space(name, given) for name, given in random.items()}
     # Keyed by name and number: another parameter, or more samples, change no draw. (And no torch is imported.)
     return [
         {
-            name: _draw(np.random.default_rng([sampling_seed, zlib.crc32(name.encode()), i]), kind, given)
-            for name, (kind, given) in spaces.items()
+            name: _draw(np.random.default_rng([sampling_seed, zlib.crc32(name.encode()), i]), distribution)
+            for name, distribution in spaces.items()
         }
         for i in range(samples)
     ]
 
 
-def space(name: str, given: object) -> tuple[str, list[Any]]:
+def space(name: str, given: object) -> Distribution:
     """A distribution, read: a list of choices, or {"uniform": [low, high]}, "log_uniform", "integers" or "choice"."""
     example = "a list of choices, or a dictionary such as {'uniform': [0.05, 0.3]}"
     if isinstance(given, list | tuple):
@@ -204,7 +209,8 @@ def space(name: str, given: object) -> tuple[str, list[Any]]:
     return kind, numbers
 
 
-def _draw(rng: np.random.Generator, kind: str, given: Sequence[Any]) -> object:
+def _draw(rng: np.random.Generator, distribution: Distribution) -> object:
+    kind, given = distribution
     if kind == "choice":
         return given[int(rng.integers(len(given)))]
     low, high = given

@@ -6,14 +6,19 @@ import math
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from workbench.envs.workers import usable_cpus
 from workbench.sweeps import layout
 from workbench.sweeps.files import last_line
 from workbench.sweeps.plan import PlannedRun
+from workbench.sweeps.values import IDENTIFYING, Parameters, size_of
+
+if TYPE_CHECKING:
+    from workbench.sweeps.batch import Batch
 
 ENOUGH = 0.02  # the share of a run that must be done before its pace says when it will end
 
@@ -126,6 +131,26 @@ def time_to_go(finished: Sequence[float], running: Sequence[RunProgress], waitin
     return max([*left, (sum(left) + waiting * each) / max(1, workers)])
 
 
+def estimated(
+    left: Sequence[PlannedRun], known: Iterable[tuple[Parameters, float | None]], workers: int | None
+) -> float | None:
+    """Seconds that planned runs take on so many workers, by the wall times of known ones; None where none is known.
+
+    A run's pace, per env step, is the median of known runs of its method on its task, else of its task, else of all.
+    """
+    paces = [(given, seconds / size_of(given)) for given, seconds in known if seconds]
+    if not left or not paces:
+        return None if left else 0.0
+    total = 0.0
+    for run in left:
+        alike: list[float] = []
+        for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
+            same = [pace for given, pace in paces if all(given.get(n) == run.parameters.get(n) for n in names)]
+            alike = alike or same
+        total += statistics.median(alike) * size_of(run.parameters)
+    return total / min(workers or usable_cpus(), len(left))
+
+
 class TerminalProgress:
     """Progress as a block on a terminal, kept up to date; in a log, a line for each run that ends."""
 
@@ -155,3 +180,12 @@ class TerminalProgress:
         self._stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
         self._stream.flush()
         self._drawn = len(lines)
+
+
+def shown(batch: Batch) -> Callable[[Progress], None]:
+    """Where the progress is seen: in the notebook, or on the terminal."""
+    if "ipykernel" in sys.modules:
+        from workbench.jupyter.sweep_progress import SweepProgress
+
+        return SweepProgress(batch).show
+    return TerminalProgress().show

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+
+from workbench.envs.workers import usable_cpus
 
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "pandas", "papermill", "distributed", "ipykernel")
 
@@ -34,12 +35,7 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int]:
     """Where this process runs."""
     about = {"host": socket.gethostname(), "system": platform.platform(), "processor": processor()}
-    return {**about, "cores": available_cpus()}
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {**about, "cores": usable_cpus()}
 
 
 def processor() -> str:

@@ -16,7 +16,7 @@ from workbench.running.resume import CheckpointDirectory
 from workbench.running.trainer import Trainer
 from workbench.statistics.protocol import absolute_metric
 from workbench.sweeps import layout
-from workbench.sweeps.files import append_lines, write_json, write_lines
+from workbench.sweeps.files import Json, append_lines, write_json, write_lines
 
 
 def record(
@@ -50,23 +50,17 @@ def record(
     if not isinstance(trainer, Trainer):
         raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
     env_steps = whole("env_steps", env_steps, 0)
-    try:
-        evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
-    except ValueError:
-        raise ValueError(
-            f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000."
-        ) from None
-    keeper = _Keeper(directory, env_steps, evaluate_episodes if evaluate_every else None, sampled_episodes)
-    an_iteration = trainer.env.n_envs * trainer.settings.n_steps
+    every = _iterations_between(evaluate_every, trainer)
+    keeper = _Keeper(directory, env_steps, evaluate_episodes if every else None, sampled_episodes)
     checkpoints = None if directory is None else CheckpointDirectory(keeper.directory / layout.CHECKPOINTS).make()
     begun = checkpoints is not None and checkpoints.newest() is not None
-    if evaluate_every and not begun and trainer.env_steps == 0:
+    if every and not begun and trainer.env_steps == 0:
         trainer.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
         if checkpoints is not None:
             checkpoints.write_best(*trainer._document())
     trainer.run(
         env_steps=env_steps,
-        evaluate_every=math.ceil(evaluate_every / an_iteration) if evaluate_every else None,
+        evaluate_every=every,
         evaluate_episodes=evaluate_episodes,
         sampled_episodes=sampled_episodes,
         directory=None if checkpoints is None else checkpoints.path,
@@ -76,7 +70,7 @@ def record(
     )
     keeper.write(trainer)
     summary = _summary(trainer)
-    if absolute_episodes and checkpoints is not None and evaluate_every:
+    if absolute_episodes and checkpoints is not None and every:
         order = trainer.order if callable(trainer.order) else None
         summary |= absolute_metric(checkpoints.path, trainer.env, episodes=absolute_episodes, order=order)
     if directory is not None:
@@ -84,12 +78,24 @@ def record(
     return summary
 
 
+def _iterations_between(evaluate_every: int | None, trainer: Trainer) -> int | None:
+    """Env steps as whole iterations, rounded up."""
+    if evaluate_every is None:
+        return None
+    try:
+        return math.ceil(whole("evaluate_every", evaluate_every, 1) / (trainer.env.n_envs * trainer.settings.n_steps))
+    except ValueError:
+        raise ValueError(
+            f"evaluate_every is {evaluate_every!r}; expected None or env steps ≥ 1, such as 50_000."
+        ) from None
+
+
 def _watched() -> bool:
     """Whether a progress bar would be seen: Jupyter names the notebooks that it shows, papermill does not."""
     return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 
-def _summary(trainer: Trainer) -> dict[str, Any]:
+def _summary(trainer: Trainer) -> Json:
     history, evaluations = trainer.history, trainer.evaluations
     ended = history["return"].dropna()
     final = evaluations["return"] if len(evaluations) else ended

@@ -17,14 +17,14 @@ import pandas as pd
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import layout, values
 from workbench.sweeps.files import Json, read_json, read_lines
-from workbench.sweeps.values import Parameters
+from workbench.sweeps.job import RunOutcome
+from workbench.sweeps.values import IDENTIFYING, Parameters
 
 KINDS = {"evaluations": layout.EVALUATIONS, "iterations": layout.METRICS, "agents": layout.AGENTS, "runs": ""}
 STATUSES = ("finished", "running", "waiting", "interrupted", "pruned", "failed")
 ENDS = frozenset({"finished", "pruned", "failed"})
 # What differs between two machines, or two runs on one: all other columns are the same to the last bit.
 TIMED = ("seconds", "env_steps_per_second", "train_seconds", "wall_seconds", "attempts", "host", "started", "ended")
-IDENTIFYING = ("method", "scenario", "agent_conf")  # parameters that are columns even where all runs share them
 ABSOLUTE = "absolute_"  # of a summary's values: what the best policy reached
 CORE = ("iteration", "env_steps", "return")  # metrics that keep their names whatever is swept
 
@@ -61,12 +61,22 @@ class RunResult:
         return read_lines(self.directory / KINDS[kind])
 
 
+def end_of(directory: Path) -> RunOutcome | None:
+    """How a run ended, or None while it has not: it is under way, can go on, or waits."""
+    name, finished = directory.name, read_json(directory / layout.FINISHED)
+    if finished is not None:
+        return RunOutcome(name, "finished", seconds=float(finished.get("wall_seconds") or 0.0))
+    failure = read_json(directory / layout.FAILED)
+    if failure is None:
+        return None
+    kind = "pruned" if failure.get("kind") == "pruned" else "failed"
+    return RunOutcome(name, kind, str(failure.get("message", "")), detail=failure)
+
+
 def status_of(directory: Path) -> str:
     """How far a run has come."""
-    if (directory / layout.FINISHED).exists():
-        return "finished"
-    if (failure := read_json(directory / layout.FAILED)) is not None:
-        return "pruned" if failure.get("kind") == "pruned" else "failed"
+    if (end := end_of(directory)) is not None:
+        return end.kind
     if layout.is_claimed(directory):
         # It may have come to its end between the two looks.
         return "finished" if (directory / layout.FINISHED).exists() else "running"

@@ -6,6 +6,7 @@ stands. Whatever kills a process before that leaves a directory from which the n
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -24,12 +25,14 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
+from workbench.running.files import write_atomically
 from workbench.sweeps import layout, provenance
-from workbench.sweeps.files import append_lines, read_json, read_lines, write_atomically, write_json, write_text
+from workbench.sweeps.files import append_lines, read_json, read_lines, write_json, write_text
 from workbench.sweeps.job import Job, RunOutcome
 from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.layout import Claim
 from workbench.sweeps.report_page import page
+from workbench.sweeps.results import end_of
 
 CLAIM_TRIES, CLAIM_PAUSE = 20, 0.05  # a process that only looks whether a run is claimed holds the lock for an instant
 LOOKS_FOR_STOP = 0.2  # seconds between two looks
@@ -65,10 +68,8 @@ def run_one(job: Job, stop: Callable[[], bool] = lambda: False) -> RunOutcome:
     if claim is None:
         return RunOutcome(job.run.name, "elsewhere", "somebody else works on it")
     with claim:
-        if (directory / layout.FINISHED).exists():
-            return RunOutcome(job.run.name, "finished")
-        if (failure := read_json(directory / layout.FAILED)) is not None:
-            return RunOutcome(job.run.name, "failed", failure.get("message", ""))
+        if (end := end_of(directory)) is not None:
+            return RunOutcome(job.run.name, "finished" if end.kind == "finished" else "failed", end.message)
         return _Attempt(job, directory, claim, stop).make()
 
 
@@ -114,21 +115,21 @@ class _Attempt:
         """Run the notebook, and say how that ended."""
         try:
             self._execute()
-        except PapermillExecutionError as error:
-            if not self.stopped:
+        except Exception as error:
+            if self.stopped:
+                return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
+            if isinstance(error, PapermillExecutionError):
                 self._keep_report()
                 traceback = ANSI.sub("", "\n".join(error.traceback or ()))
                 message = f"{error.ename}: {error.evalue}"
                 return self._failed("error", message, cell=error.exec_count, traceback=traceback)
-        except Exception as error:  # the kernel could not start, the disk is full: the next attempt may do better
-            if not self.stopped:
-                why = KERNEL_DIED if isinstance(error, DeadKernelError) else f"{type(error).__name__}: {error}"
-                if not isinstance(error, DeadKernelError) and (said := self._last_words()):
-                    why = f"{why} (its process said: {said})"
-                return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
-        else:
-            return self._after_success()
-        return RunOutcome(self.job.run.name, "stopped", "it was asked to stop")
+            # The kernel could not start, or died, or the disk is full: the next attempt may do better.
+            why = KERNEL_DIED
+            if not isinstance(error, DeadKernelError):
+                said = self._last_words()
+                why = f"{type(error).__name__}: {error}" + (f" (its process said: {said})" if said else "")
+            return RunOutcome(self.job.run.name, "died", why, seconds=time.monotonic() - self.started)
+        return self._after_success()
 
     # --- before ---------------------------------------------------------------------------------------------------
 
@@ -139,13 +140,11 @@ class _Attempt:
     def _deaths_in_a_row(self) -> int:
         """Attempts, the last ones, that began where this one would and of which nothing more was heard."""
         here = self._newest_checkpoint()
-        deaths = 0
-        for attempt in reversed(self.recent):
-            how = self.ended.get(attempt["attempt"], {}).get("outcome", "died")
-            if how != "died" or attempt["from"] != here:
-                break
-            deaths += 1
-        return deaths
+        died_here = (
+            attempt["from"] == here and self.ended.get(attempt["attempt"], {}).get("outcome", "died") == "died"
+            for attempt in reversed(self.recent)
+        )
+        return sum(itertools.takewhile(bool, died_here))
 
     def _why_it_is_given_up(self) -> str:
         """What the last attempt met; a process that was killed could not tell."""

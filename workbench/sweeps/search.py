@@ -9,18 +9,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from workbench.envs.arguments import positive_integer
 from workbench.errors import unknown_name
 from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
-from workbench.sweeps.files import read_lines
+from workbench.sweeps.files import Json, read_lines
 from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.notebook import SEED, check_kernel
-from workbench.sweeps.plan import Plan, PlannedRun, check_names, checked_seeds, space
-from workbench.sweeps.values import Parameters, whole_number
+from workbench.sweeps.plan import Distribution, Plan, PlannedRun, check_names, checked_seeds, space
+from workbench.sweeps.values import Parameters
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +79,7 @@ class Search(Batch):
             raise ValueError(
                 "space is empty; expected {name: distribution}, such as {'rate': {'uniform': [0.1, 0.3]}}."
             )
-        self.metric, self.direction, self.n_trials = metric, direction, whole_number("trials", trials)
+        self.metric, self.direction, self.n_trials = metric, direction, positive_integer("trials", trials)
         self._space = _read_space(self, space, fixed or {}, seeds)
         self._seeds = checked_seeds(self.notebook, seeds)
         self._fixed = {name: self.notebook.parameters[name].check(value) for name, value in (fixed or {}).items()}
@@ -151,8 +153,8 @@ class Search(Batch):
             if len(self._study.get_trials(deepcopy=False)) >= self.n_trials:
                 return
             trial = self._study.ask()
-            for name, (kind, given) in self._space.items():
-                _suggest(trial, name, kind, given)
+            for name, distribution in self._space.items():
+                _suggest(trial, name, distribution)
             self._take_up(dispatcher, trial, trial.params)
 
     def _take_up(
@@ -173,12 +175,14 @@ class Search(Batch):
             return
         states = _optuna().trial.TrialState
         for number, under_way in list(self._under_way.items()):
-            if run.name not in {each.name for each in under_way.runs}:
+            if run.name not in under_way.ends:
                 continue
             under_way.ends[run.name] = outcome.kind
-            if outcome.kind != "finished":
-                self._abandon(dispatcher, under_way, outcome)
-            if len(under_way.ends) < len(under_way.runs):
+            unfinished = [name for name, end in under_way.ends.items() if end is None]
+            if outcome.kind != "finished":  # the trial will have no value: its other runs need not go on
+                for name in unfinished:
+                    dispatcher.prune(name, f"another seed of the trial {outcome.kind}")
+            if unfinished:
                 continue
             del self._under_way[number]
             kinds = set(under_way.ends.values())
@@ -190,12 +194,6 @@ class Search(Batch):
                 state = states.PRUNED if kinds <= {"finished", "pruned"} and "pruned" in kinds else states.FAIL
                 self._study.tell(number, state=state, skip_if_finished=True)
         self._fill(dispatcher)
-
-    def _abandon(self, dispatcher: RunDispatcher, under_way: _Trial, outcome: RunOutcome) -> None:
-        """One of a trial's runs will have no value: the others need not go on."""
-        for other in under_way.runs:
-            if other.name not in under_way.ends:
-                dispatcher.prune(other.name, f"another seed of the trial {outcome.kind}")
 
     def _look(self, dispatcher: RunDispatcher) -> None:
         """Report what the runs have reached, and end those that the pruner gives up."""
@@ -218,7 +216,7 @@ class Search(Batch):
             (int(row[STEP]), float(row[self.metric])) for row in rows if isinstance(row.get(self.metric), int | float)
         ]
 
-    def _parameters(self, chosen: Parameters) -> dict[str, Any]:
+    def _parameters(self, chosen: Parameters) -> Json:
         """What Optuna chose as the notebook takes it."""
         found = {}
         for name, value in chosen.items():
@@ -233,11 +231,11 @@ class _Trial:
 
     def __init__(self, trial: optuna.trial.Trial, runs: tuple[PlannedRun, ...], reported: int) -> None:
         self.trial, self.runs, self.reported = trial, runs, reported
-        self.ends: dict[str, str] = {}
+        self.ends: dict[str, str | None] = {run.name: None for run in runs}
         self.given_up = False
 
 
-def _optuna() -> Any:
+def _optuna() -> ModuleType:
     """Optuna, an extra; imported where it is used."""
     try:
         import optuna.storages.journal
@@ -246,9 +244,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _read_space(
-    search: Search, given: Parameters, fixed: Parameters, seeds: Iterable[int]
-) -> dict[str, tuple[str, list[Any]]]:
+def _read_space(search: Search, given: Parameters, fixed: Parameters, seeds: Iterable[int]) -> dict[str, Distribution]:
     """Every distribution, its ends or choices checked against the notebook."""
     check_names(search.notebook, {"space": given, "fixed": fixed}, seeds)
     found = {}
@@ -266,7 +262,8 @@ def _word(value: object) -> bool | int | float | str | None:
     return value if value is None or isinstance(value, bool | int | float | str) else values.short(value)
 
 
-def _suggest(trial: optuna.trial.Trial, name: str, kind: str, given: list[Any]) -> None:
+def _suggest(trial: optuna.trial.Trial, name: str, distribution: Distribution) -> None:
+    kind, given = distribution
     if kind == "choice":
         trial.suggest_categorical(name, [_word(value) for value in given])
     elif kind == "integers":

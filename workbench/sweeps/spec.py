@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 
 import yaml
@@ -28,7 +28,7 @@ def _once(loader: _OnceLoader, node: yaml.MappingNode) -> dict[Hashable, object]
 _OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _once)
 
 
-def check_keys(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+def check_keys(what: str, given: Iterable[str], known: Collection[str]) -> None:
     """``UnknownNameError`` for a key that is not known."""
     for name in given:
         if name not in known:

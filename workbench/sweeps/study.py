@@ -19,14 +19,15 @@ A run that is under way lives in ``../scratch``, with the checkpoints from which
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import shutil
-import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from workbench.envs.workers import usable_cpus
 from workbench.errors import path_of, unknown_name
 from workbench.sweeps import kept, layout, results
 from workbench.sweeps.batch import Batch
@@ -35,11 +36,10 @@ from workbench.sweeps.job import RunOutcome
 from workbench.sweeps.kept import KeptRun
 from workbench.sweeps.notebook import SEED
 from workbench.sweeps.plan import Plan, PlannedRun, expand
-from workbench.sweeps.progress import duration
-from workbench.sweeps.provenance import available_cpus
-from workbench.sweeps.results import IDENTIFYING, RunResult
+from workbench.sweeps.progress import duration, estimated
+from workbench.sweeps.results import RunResult
 from workbench.sweeps.spec import check_keys, parse
-from workbench.sweeps.values import Parameters, canonical, size_of
+from workbench.sweeps.values import IDENTIFYING, Parameters, canonical, size_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +76,7 @@ class Study(Batch):
         self._policies: Parameters | None = spec.get("policies")
         self._until = float("inf")
         self.plan = self._planned(spec)
-        defaults = {name: parameter.default for name, parameter in self.notebook.parameters.items()}
-        self._files = _Files(self.home / RUNS, canonical(defaults))
+        self._defaults = canonical(self.notebook.resolve({}))
 
     def _planned(self, spec: Json) -> Plan:
         runs: dict[str, PlannedRun] = {}
@@ -94,17 +93,15 @@ class Study(Batch):
 
         return Plan(tuple(sorted(runs.values(), key=when)), _swept(runs.values()), tuple(order))
 
-    def pick(self, **only: Any) -> Self:
+    def pick(self, **only: object) -> Self:
         """The study of those runs alone whose parameters have these values, or one of these: ``seed=[0, 1]``."""
-        for name in only:
-            if name not in self.notebook.swept_names:
-                raise unknown_name(f"parameter of {self.notebook.path.name}", name, self.notebook.swept_names)
+        check_keys(f"parameter of {self.notebook.path.name}", only, self.notebook.swept_names)
         runs = [run for run in self.plan.runs if _has(run, only)]
         if not runs:
             raise ValueError(f"no run of the study has {only}.")
         part = copy.copy(self)
         seeds = tuple(seed for seed in self.plan.seeds if any(run.parameters.get(SEED) == seed for run in runs))
-        part.plan, part.repeated, part._thread = Plan(tuple(runs), self.plan.swept, seeds), {}, None
+        part.plan, part.repeated, part._work = Plan(tuple(runs), self.plan.swept, seeds), {}, None
         return part
 
     # --- what is there --------------------------------------------------------------------------------------------
@@ -112,7 +109,7 @@ class Study(Batch):
     @property
     def runs(self) -> list[RunResult]:
         """Each run of the plan as far as it has come; those that are kept as their files have them."""
-        found = self._files.of(self.plan.runs)
+        found = self._files(self.plan.runs)
         return [
             kept.read(found[run.name], run.name, run.parameters, self.plan.swept)
             if run.name in found
@@ -128,7 +125,7 @@ class Study(Batch):
     @property
     def missing(self) -> list[PlannedRun]:
         """The runs of the plan that are not kept."""
-        found = self._files.of(self.plan.runs)
+        found = self._files(self.plan.runs)
         return [run for run in self.plan.runs if run.name not in found]
 
     def table(self, kind: str | None = None) -> pd.DataFrame:
@@ -151,9 +148,15 @@ class Study(Batch):
 
     def complaints(self) -> list[str]:
         """What in the files of kept runs does not agree with the spec, or with themselves; [] if all does."""
-        if unreadable := self._files.unreadable():
-            return unreadable
-        strangers = set(self._files.paths()) - set(self._files.of(self._whole().plan.runs).values())
+        told = []
+        for path in self._paths():
+            try:
+                _stored(path, path.stat().st_mtime_ns)
+            except ValueError as error:
+                told.append(str(error))
+        if told:
+            return told
+        strangers = set(self._paths()) - set(self._files(self._whole().plan.runs).values())
         told = [f"{path.name}: the spec has no such run" for path in sorted(strangers)]
         for run in self.kept:
             told += [f"{run.path.name}: {problem}" for problem in _problems(run)]
@@ -170,7 +173,7 @@ class Study(Batch):
         return super().run(workers, **where)
 
     def _status(self, run: PlannedRun) -> str:
-        done = self.label(run) in self.repeated if self.again else bool(self._files.of([run]))
+        done = self.label(run) in self.repeated if self.again else bool(self._files([run]))
         status = results.status_of(self._place(run))
         # One that has finished in its own place counts when it is kept, or compared.
         return "finished" if done else "waiting" if status == "finished" else status
@@ -193,7 +196,7 @@ class Study(Batch):
         """Keep a run that has finished, or compare it with the one that is kept."""
         table = kept.table_of(self._place(run))
         record = kept.record_of(self._place(run), table)
-        found = self._files.of([run])
+        found = self._files([run])
         if self.again:
             self.repeated[self.label(run)] = _compared(record, found.get(run.name))
             shutil.rmtree(self._place(run))  # the next repetition is one, too
@@ -213,8 +216,22 @@ class Study(Batch):
 
             export_policies(load(self._place(run) / layout.CHECKPOINTS), self.home / POLICIES / cell)
 
+    # --- the files of kept runs -----------------------------------------------------------------------------------
+
     def _whole(self) -> Study:
         return Study(self.home)
+
+    def _paths(self) -> list[Path]:
+        return sorted((self.home / RUNS).glob("[!.]*.parquet"))
+
+    def _files(self, runs: Iterable[PlannedRun]) -> dict[str, Path]:
+        """{name of the run: its file}, for those of ``runs`` that are kept.
+
+        A file that was written before the notebook had some parameter is of the run in which that has its default.
+        """
+        held = [(path, {**self._defaults, **_stored(path, path.stat().st_mtime_ns)}) for path in self._paths()]
+        planned = {run.name: canonical(run.parameters) for run in runs}
+        return {name: path for name, asked in planned.items() for path, stored in held if stored == asked}
 
     # --- the plan and its cost ------------------------------------------------------------------------------------
 
@@ -225,75 +242,32 @@ class Study(Batch):
         known.
         """
         known = [(run.parameters, run.record["wall_seconds"]) for run in self._whole().kept]
-        paces = [(given, seconds / size_of(given)) for given, seconds in known if seconds]
-        missing = self.missing
-        if not paces:
-            return None if missing else 0.0
-        seconds = sum(size_of(run.parameters) * _pace(run.parameters, paces) for run in missing)
-        return seconds / max(1, min(workers or available_cpus(), len(missing)))
-
-    def _lines(self, workers: int | None = None) -> dict[str, str]:
-        n_workers = workers or available_cpus()
-        seconds = self.estimate(n_workers)
-        left = len(self.missing)
-        cost = "nothing" if not left else "not known before a run is finished"
-        if seconds:
-            cost = f"about {duration(seconds)} with {n_workers} workers, by the measured pace of the runs that are kept"
-        steps = sum(size_of(run.parameters) for run in self.missing)
-        return {
-            "spec": os.path.relpath(self.home / SPEC),
-            "kept": f"{len(self.plan.runs) - left} of {len(self.plan.runs)} runs",
-            "missing": f"{left} runs, {steps:,.0f} env steps",
-            "will take": cost,
-        }
+        return estimated(self.missing, known, workers)
 
     def told(self, workers: int | None = None) -> str:
         """The study in words: what is there, and what is still to come on so many workers."""
-        return "\n".join(f"{name:<12}{text}" for name, text in self._lines(workers).items())
+        n_workers = workers or usable_cpus()
+        seconds, missing = self.estimate(n_workers), self.missing
+        cost = "nothing" if not missing else "not known before a run is finished"
+        if seconds:
+            cost = f"about {duration(seconds)} with {n_workers} workers, by the measured pace of the runs that are kept"
+        steps = sum(size_of(run.parameters) for run in missing)
+        lines = {
+            "spec": os.path.relpath(self.home / SPEC),
+            "kept": f"{len(self.plan.runs) - len(missing)} of {len(self.plan.runs)} runs",
+            "missing": f"{len(missing)} runs, {steps:,.0f} env steps",
+            "will take": cost,
+        }
+        return "\n".join(f"{name:<12}{text}" for name, text in lines.items())
 
     def __repr__(self) -> str:
         return self.told()
 
 
-class _Files:
-    """The files of kept runs, and which run each is of; what was read once is remembered while the file is the same.
-
-    A file that was written before the notebook had some parameter is of the run in which that has its default.
-    """
-
-    def __init__(self, directory: Path, defaults: Json) -> None:
-        self.directory, self._defaults = directory, defaults
-        self._known: dict[tuple[Path, int], Json] = {}
-
-    def paths(self) -> list[Path]:
-        return sorted(self.directory.glob("[!.]*.parquet"))
-
-    def unreadable(self) -> list[str]:
-        """What is wrong with the files that are no kept runs at all."""
-        told = []
-        for path in self.paths():
-            try:
-                self._parameters(path)
-            except ValueError as error:
-                told.append(str(error))
-        return told
-
-    def of(self, runs: Iterable[PlannedRun]) -> dict[str, Path]:
-        """{name of the run: its file}, for those of ``runs`` that are there."""
-        held = [(path, self._parameters(path)) for path in self.paths()]
-        found = {}
-        for run in runs:
-            planned = canonical(run.parameters)
-            for path, stored in held:
-                if planned == {**{name: self._defaults[name] for name in planned}, **stored}:
-                    found[run.name] = path
-        return found
-
-    def _parameters(self, path: Path) -> Json:
-        key = path, path.stat().st_mtime_ns
-        if key not in self._known:
-            self._known[key] = canonical(kept.read_record(path)["parameters"])
-        return self._known[key]
+@functools.cache
+def _stored(path: Path, changed_at: int) -> Json:
+    """The parameters in the file of a kept run; read once, as long as it is the same file."""
+    return canonical(kept.read_record(path)["parameters"])
 
 
 def _problems(run: KeptRun) -> list[str]:
@@ -372,10 +346,3 @@ def _cell_name(parameters: Parameters) -> str:
     steps = f"{size_of(parameters):.0e}".replace("e+0", "e") if "env_steps" in parameters else "0e0"
     words = (kept.task_name(parameters), parameters.get("method", ""), steps)
     return "_".join(file_name(word) for word in words if word)
-
-
-def _pace(parameters: Parameters, paces: Sequence[tuple[Parameters, float]]) -> float:
-    alike: list[float] = []
-    for names in (IDENTIFYING, IDENTIFYING[1:], ()):  # no names match all
-        alike = alike or [pace for given, pace in paces if all(given.get(n) == parameters.get(n) for n in names)]
-    return statistics.median(alike)

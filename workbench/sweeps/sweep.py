@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from workbench.envs.workers import usable_cpus
 from workbench.sweeps import layout, results, values
 from workbench.sweeps.batch import Batch
 from workbench.sweeps.files import read_json
 from workbench.sweeps.notebook import SEED, check_kernel
 from workbench.sweeps.plan import expand
-from workbench.sweeps.progress import duration
-from workbench.sweeps.provenance import available_cpus
-from workbench.sweeps.values import size_of
+from workbench.sweeps.progress import duration, estimated
+from workbench.sweeps.values import Parameters
 
 SHOWN = 12  # combinations in a plan's table
 
@@ -83,23 +82,15 @@ class Sweep(Batch):
         directories beside it. A run's pace is taken per env step where the notebook has ``env_steps``.
         """
         left = [run for run in self.plan.runs if self._status(run) not in results.ENDS]
-        paces = self._paces([self.directory]) or self._paces(
-            sorted(path for path in self.directory.parent.glob("*") if path != self.directory)
-        )
-        if not paces or not left:
-            return None if left else 0.0
-        total = statistics.median(paces) * sum(size_of(run.parameters) for run in left)
-        return total / min(workers or available_cpus(), len(left))
+        beside = sorted(path for path in self.directory.parent.glob("*") if path != self.directory)
+        return estimated(left, self._known([self.directory]) or self._known(beside), workers)
 
-    def _paces(self, directories: Iterable[Path]) -> list[float]:
-        """Seconds for each unit of size of the finished runs there."""
-        found = []
-        for directory in directories:
-            for place in (directory / layout.RUNS).glob("*"):
-                record = (read_json(place / layout.RUN) if (place / layout.FINISHED).exists() else None) or {}
-                if record.get("notebook_digest") == self.notebook.digest and record.get("wall_seconds"):
-                    found.append(record["wall_seconds"] / size_of(record["parameters"]))
-        return found
+    def _known(self, directories: Iterable[Path]) -> list[tuple[Parameters, float | None]]:
+        """Parameters and wall times of the finished runs there."""
+        places = [place for each in directories for place in (each / layout.RUNS).glob("*")]
+        records = [read_json(place / layout.RUN) or {} for place in places if (place / layout.FINISHED).exists()]
+        ours = [record for record in records if record.get("notebook_digest") == self.notebook.digest]
+        return [(record["parameters"], record["wall_seconds"]) for record in ours if record.get("wall_seconds")]
 
     def _lines(self) -> dict[str, str]:
         """The plan in words."""
@@ -115,7 +106,7 @@ class Sweep(Batch):
         elif seconds == 0:
             cost = "nothing is left to do"
         else:
-            cost = f"about {duration(seconds)} on {available_cpus()} workers, by the pace of finished runs"
+            cost = f"about {duration(seconds)} on {usable_cpus()} workers, by the pace of finished runs"
         if sizes := [run.parameters["env_steps"] for run in self.plan.runs if "env_steps" in run.parameters]:
             cost = f"{sum(sizes):,} env steps in all; {cost}"
         lines = {

@@ -17,6 +17,8 @@ from workbench.sweeps.files import json_value
 
 Parameters = Mapping[str, Any]  # plain values by name; which kind each is of, the notebook says
 
+IDENTIFYING = ("method", "scenario", "agent_conf")  # parameters by which people tell runs apart, where there are such
+
 CONTAINERS: Mapping[str, type] = {"list": list, "tuple": tuple, "Sequence": list, "List": list, "Tuple": tuple}
 SCALARS: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "Dict": dict}
 EXPECTED = {int: "an integer", float: "a number", str: "text", bool: "True or False", dict: "a dict"}
@@ -36,14 +38,7 @@ class ParameterError(ValueError):
     """A value that is not of the kind declared; the message says what was expected."""
 
 
-def whole_number(name: str, value: object, least: int = 1) -> int:
-    """``value`` as an int of at least ``least``, or a ``ValueError`` naming the argument."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected an integer ≥ {least}.")
-    return int(value)
-
-
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """``value`` as None, bool, int, float, str, or lists, tuples and dictionaries of those; NumPy's become Python's.
 
     Only such values reach a notebook, written as literals: nothing in them is ever executed.
@@ -76,7 +71,7 @@ def annotation(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-def fit(value: object, kind: ast.expr) -> Any:
+def fit(value: object, kind: ast.expr) -> object:
     """A plain value as the kind that an annotation names; raises ``ParameterError``. Unknown kinds take anything.
 
     Whole floats are integers where one is asked for (1e6), integers are floats, lists and tuples are each other.
@@ -190,7 +185,8 @@ def _number(text: str) -> float | None:
 
 def canonical(parameters: Parameters) -> dict[str, object]:
     """What stands for parameters where equality counts: a tuple is a list, an infinity its name."""
-    return {name: json_value(value, name_infinities=True) for name, value in parameters.items()}
+    found: dict[str, object] = json_value(parameters, name_infinities=True)
+    return found
 
 
 def digest(parameters: Parameters) -> str:

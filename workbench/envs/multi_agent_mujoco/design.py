@@ -22,12 +22,12 @@ from workbench.envs.multi_agent_mujoco.physics import (
     BatchEngine,
     PhysicsEngine,
     ThreadedEngine,
-    usable_cpus,
     without_idle_features,
 )
 from workbench.envs.multi_agent_mujoco.robots import Robot
 from workbench.envs.multi_agent_mujoco.scenarios import LocalCategories, Scenario, scenario_named
 from workbench.envs.multi_agent_mujoco.starts import Starts
+from workbench.envs.workers import usable_cpus
 from workbench.errors import unknown_name
 
 Factorization = Mapping[str, Any] | Sequence[Any]

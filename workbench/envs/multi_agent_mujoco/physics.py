@@ -11,7 +11,6 @@ what one saves another can load.
 from __future__ import annotations
 
 import itertools
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +30,6 @@ CONTACT_FORCES = "cfrc_ext"
 
 # Neither changes a bit in the models shipped with Gymnasium; together they cost 7 to 13 % there.
 _IDLE_FEATURES = mujoco.mjtDisableBit.mjDSBL_ISLAND | mujoco.mjtDisableBit.mjDSBL_MIDPHASE
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def without_idle_features(model: mujoco.MjModel) -> mujoco.MjModel:
