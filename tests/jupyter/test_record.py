@@ -319,7 +319,7 @@ def test_a_figure_that_has_no_picture_is_shown_without_one() -> None:
 
 def test_an_unknown_colour_scale_is_refused_by_name() -> None:
     figure = {"data": [{"type": "heatmap", "z": [[0, 1]], "colorscale": "nowhere"}], "layout": {}}
-    with pytest.raises(UnknownNameError, match="unknown colour scale 'nowhere'.* Known: .*viridis"):
+    with pytest.raises(UnknownNameError, match=r"unknown colour scale 'nowhere'.* Known: .*viridis"):
         _ = Record(figure).png
 
 

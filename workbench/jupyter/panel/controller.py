@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from workbench.errors import unknown_name
 from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.run_columns import unit_label
-from workbench.jupyter.panel.history_buffer import HistoryBuffer
+from workbench.jupyter.panel.history_buffer import HistoryBuffer, follow
 from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal, TrainingThread
@@ -101,11 +100,9 @@ class SessionController:
 
     def _watch(self, trainer: Trainer) -> None:
         """Hear of listeners that fail, as long as this controller exists."""
-        failed = weakref.WeakMethod(self._listener_failed)
-        end = trainer.on_listener_failure(lambda listener, error: (method := failed()) and method(listener, error))
-        self._ends = [*self._ends, weakref.finalize(self, end)]
+        self._ends = [*self._ends, follow(trainer.on_listener_failure, self._listener_failed)]
 
-    def _listener_failed(self, listener: object, error: Exception) -> None:
+    def _listener_failed(self, listener: Callable[[Event], None], error: Exception) -> None:
         if self.failure is None:
             name = getattr(listener, "__name__", type(listener).__name__)
             self.failure = error
@@ -150,7 +147,7 @@ class SessionController:
             place = f"{event.position + 1} of {len(self.trainer.units)}"
             return f"Updated {unit_label(self.trainer.env.agents, event.agent)} ({place}){numbers_of(event)}."
         if isinstance(event, CriticUpdated):
-            mean = self.buffers[self.active].latest("return")
+            mean = self.trainer.history["return"].iloc[-1]
             ended = "" if math.isnan(mean) else f"mean return {mean:.4g}, "
             return f"Iteration {event.iteration} is complete: {ended}value loss {event.value_loss:.3g}."
         return f"Done: {event!r}."

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workbench.jupyter import look
 from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.drawings import Drawing
 from workbench.jupyter.figures.record import Record
-from workbench.jupyter.figures.run_columns import named
+from workbench.jupyter.figures.run_columns import Runs, named
 from workbench.jupyter.look import Spec
-from workbench.jupyter.panel.history_buffer import HistoryBuffer
+from workbench.jupyter.panel.history_buffer import HistoryBuffer, follow
 from workbench.jupyter.panel.live_plot import LiveFigure
 from workbench.jupyter.panel.stored_record import StoredRecord
+from workbench.learning.events import Event
+
+if TYPE_CHECKING:
+    from workbench.running.trainer import Trainer
 
 
 class LiveView:
@@ -30,7 +33,7 @@ class LiveView:
         self,
         name: str,
         view: Callable[..., Record],
-        trainers: Any,
+        trainers: Runs,
         options: Mapping[str, Any],
         *,
         one: bool,
@@ -38,17 +41,13 @@ class LiveView:
     ) -> None:
         self._name, self._view, self._options = name, view, dict(options)
         self._one, self._m_factors = one, m_factors
-        self._buffers = [HistoryBuffer(trainer, name) for name, trainer in named(trainers).items()]
+        self._buffers = [HistoryBuffer(cast("Trainer", trainer), name) for name, trainer in named(trainers).items()]
         self.record()  # what the view does not take is refused here and now
         self._figure = LiveFigure(self._arranged)
         self._figure.frames.gentle = True
         self._shown = StoredRecord(self.record, self._figure.failed)
         self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
-        changed = weakref.WeakMethod(self._changed)  # a trainer keeps no view alive
-        self._ends: list[Callable[[], object]] = [
-            weakref.finalize(self, buffer.trainer.subscribe(lambda event: (method := changed()) and method()))
-            for buffer in self._buffers
-        ]
+        self._ends = [follow(buffer.trainer.subscribe, self._changed) for buffer in self._buffers]
 
     def record(self) -> Drawing:
         """The figure as it is now, in a form that is kept with the notebook."""
@@ -72,7 +71,7 @@ class LiveView:
         self._shown.renew_soon()
         return drawing.arranged(dict.fromkeys(widths, look.PANEL_HEIGHT)), drawing.text
 
-    def _changed(self) -> None:
+    def _changed(self, _: Event) -> None:
         self._figure.frames.poke()
 
     def _before_cell(self) -> None:
