@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.errors import unknown_name
 from workbench.jupyter import look
-from workbench.jupyter.figures.plots import Floats, Plot, empty, level, line
+from workbench.jupyter.figures.plots import Floats, Plot, empty, level, line, trace
 from workbench.jupyter.figures.run_columns import RunColumns, unit_label
 from workbench.jupyter.look import Spec
 
@@ -59,7 +59,7 @@ def run_curves(runs: Sequence[RunColumns], column: str = "return", beside_agents
         traces.append(line(x[rows], y[rows], style, name=run.name, showlegend=several, hovertemplate=hover))
         if column == "return":
             traces += _evaluations(run, style, several, since=x[start - 1] if start else -1.0)
-    if not any(len(trace["x"]) for trace in traces):
+    if not any(len(each["x"]) for each in traces):
         reason = "no episode has ended yet" if any(len(run.column("iterations", "env_steps")) for run in runs) else None
         return empty(title, reason or NOTHING_YET)
     return Plot(title, traces, ENV_STEPS, {"title": {"text": label}})
@@ -70,16 +70,11 @@ def _evaluations(run: RunColumns, style: Spec, several: bool, since: float) -> l
     x, y = x[x > since], y[x > since]
     if not len(x):
         return []
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": y,
-        "name": f"{run.name}, evaluated" if several else "evaluated",
-        "marker": {"symbol": "diamond", "size": 9, "color": style["color"]},
-        "hovertemplate": "%{y:.5g}<extra>evaluated, %{x:,} steps</extra>",
-    }
-    return [trace]
+    name = f"{run.name}, evaluated" if several else "evaluated"
+    marker = {"symbol": "diamond", "size": 9, "color": style["color"]}
+    return [
+        trace("markers", x, y, name=name, marker=marker, hovertemplate="%{y:.5g}<extra>evaluated, %{x:,} steps</extra>")
+    ]
 
 
 def shared(runs: Sequence[RunColumns], i: int) -> int:
@@ -116,10 +111,10 @@ def agent_curves(run: RunColumns, column: str) -> Plot:
         hover = f"%{{y:.4g}}<extra>{name}, iteration %{{x}}</extra>"
         x, y = run.updates_of(unit, "iteration"), run.updates_of(unit, column)
         traces.append(line(x, y, marks, name=name, hovertemplate=hover))
-    if not any(len(trace["x"]) for trace in traces):
+    if not any(len(each["x"]) for each in traces):
         updated = any(len(run.updates_of(unit, "iteration")) for unit in run.updates)
         return empty(title, f"{run.name} has no such number" if updated else NOTHING_YET, traces)
-    newest = max(trace["x"][-1] for trace in traces if len(trace["x"]))
+    newest = max(each["x"][-1] for each in traces if len(each["x"]))
     plot = Plot(title, traces, _iteration_axis(newest), {"title": {"text": label}})
     if column == "kl" and run.max_kl is not None:
         shape, note = level(run.max_kl, "δ")
@@ -151,6 +146,6 @@ def compared(runs: Sequence[RunColumns], column: str) -> Plot:
         at = np.unique(steps[np.isfinite(values) & (steps >= since.sum())])
         mean = np.array([values[(steps == step) & np.isfinite(values)].mean() for step in at])
         traces.append(line(at, mean, {"color": look.run_color(i)}, name=run.name, showlegend=len(runs) > 1))
-    if not any(len(trace["x"]) for trace in traces):
+    if not any(len(each["x"]) for each in traces):
         return empty(title, NOTHING_YET)
     return Plot(title.replace(" per agent", ", mean over agents"), traces, ENV_STEPS, {"title": {"text": label}})

@@ -6,24 +6,20 @@ newest frame with ``Plotly.react``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import anywidget
 import traitlets
 
 from workbench.jupyter import look
-from workbench.jupyter.assets import ArrayBlock, answer, packed, script, style
+from workbench.jupyter.assets import ArrayBlock, PageMessage, PageWidget, script, style
 from workbench.jupyter.look import Spec
 from workbench.jupyter.panel.frame_scheduler import ANSWER, FrameScheduler
 from workbench.jupyter.panel.message import Message, one_line
-from workbench.jupyter.panel.widgets import close_all
 
 MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
 
 
-class LivePlot(anywidget.AnyWidget):
+class LivePlot(PageWidget):
     """A figure in the page, or in several places of it. ``draw`` shows the newest; earlier ones may be skipped.
 
     widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
@@ -31,6 +27,7 @@ class LivePlot(anywidget.AnyWidget):
     took    seconds that the page took to draw it
     """
 
+    library = "plotly"
     _esm = script("page", "panel/live_plot")
     _css = style("panel/live_plot")
 
@@ -47,10 +44,7 @@ class LivePlot(anywidget.AnyWidget):
         self.took = 0.0
         self._views: dict[str, int] = {}
         self._on_message = on_message
-        # Packing takes a moment, which the page needs anyway to set itself up.
-        threading.Thread(target=packed, args=("plotly",), name="workbench-plotly", daemon=True).start()
         super().__init__(templates={"light": look.template("light"), "dark": look.template("dark")})
-        self.on_msg(self._hear)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -79,11 +73,9 @@ class LivePlot(anywidget.AnyWidget):
         with self.hold_sync():
             self.error, self.traceback = message.text, message.traceback
 
-    def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
+    def hear(self, message: PageMessage) -> None:
         kind = message.get("type")
-        if kind == "script":
-            answer(self, message)
-        elif kind == "drawn":
+        if kind == "drawn":
             self.drawn = max(self.drawn, int(message["frame"]))
             self.took = float(message["took"]) / 1000
             self._on_message()
@@ -125,7 +117,7 @@ class LiveFigure:
     def close(self) -> None:
         """Draw nothing any more, and take the figure off the page."""
         self.frames.close()
-        close_all(self.plot)
+        self.plot.close()
 
     def _hear(self) -> None:
         if self.plot.drawn == self.plot.sent:

@@ -46,7 +46,7 @@ class LiveView:
         self._figure = LiveFigure(self._arranged)
         self._figure.frames.gentle = True
         self._shown = StoredRecord(self.record, self._figure.failed)
-        self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
+        self._around_each_cell = CellHooks(self._unattended)
         self._ends = [follow(buffer.trainer.subscribe, self._changed) for buffer in self._buffers]
 
     def record(self) -> Drawing:
@@ -74,12 +74,10 @@ class LiveView:
     def _changed(self, _: Event) -> None:
         self._figure.frames.poke()
 
-    def _before_cell(self) -> None:
-        self._figure.frames.unattended = True
-
-    def _after_cell(self) -> None:
-        self._figure.frames.unattended = False
-        self._figure.frames.poke()
+    def _unattended(self, on: bool) -> None:
+        self._figure.frames.unattended = on
+        if not on:
+            self._figure.frames.poke()
 
     def __repr__(self) -> str:
         return f"Live view {self._name} of {', '.join(buffer.name for buffer in self._buffers)}"

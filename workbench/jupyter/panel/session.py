@@ -48,7 +48,7 @@ class Session:
         self._panel = LivePanel(self._controller, kind)
         self._shown = StoredRecord(self.record, self._panel.figure.failed)
         self._controller.on_change = self._changed
-        self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
+        self._around_each_cell = CellHooks(self._unattended)
         _OPEN.add(self)
 
     # --- looking ------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Session:
     @property
     def running(self) -> bool:
         """Whether it trains."""
-        return self._controller.worker.goal is not None
+        return self._controller.running
 
     @property
     def status(self) -> str:
@@ -195,12 +195,10 @@ class Session:
         if error is not None:
             raise error
 
-    def _before_cell(self) -> None:
-        self._panel.unattended(True)
-
-    def _after_cell(self) -> None:
-        self._panel.unattended(False)
-        self._changed()
+    def _unattended(self, on: bool) -> None:
+        self._panel.unattended(on)
+        if not on:
+            self._changed()
 
     def _changed(self) -> None:
         self._panel.changed()
