@@ -29,9 +29,9 @@ def script(*names: str) -> str:
     return "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
 
 
-def style(name: str) -> str:
+def style(*names: str) -> str:
     """The style sheet of a widget, after the one that all have in common."""
-    return "".join((STATIC / f"{each}.css").read_text(encoding="utf-8") for each in ("common", name))
+    return "".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("common", *names))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ makes long.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -21,9 +21,9 @@ from workbench.jupyter.figures.run_columns import Column, RunColumns, members, u
 from workbench.jupyter.look import Spec
 
 Kind = Literal["violin", "box", "histogram"]
-KINDS = ("violin", "box", "histogram")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Scale = Literal["auto", "linear", "asinh"]
-SCALES = ("auto", "linear", "asinh")
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 TITLE = "M-factor by agent, in update order"
 HALF_WIDTH = 0.42  # of a violin, where 1 is the distance to the next

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypedDict, TypeGuard
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -14,38 +14,12 @@ from workbench.jupyter.figures.plots import Floats
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.running.run_view import Run
+
 Column = npt.NDArray[np.generic]
 Columns = Mapping[str, Column]
 
 STANDARDIZED = "std of A"
-
-
-class Team(Protocol):
-    """Of an environment: who acts in it."""
-
-    @property
-    def agents(self) -> Sequence[str]: ...
-
-
-class Run(Protocol):
-    """What is read of a trainer."""
-
-    @property
-    def env(self) -> Team: ...
-    @property
-    def settings(self) -> object: ...
-    @property
-    def units(self) -> Sequence[str]: ...
-    @property
-    def iteration_order(self) -> Sequence[str]: ...
-    @property
-    def m_factors(self) -> Mapping[str, Column]: ...
-    @property
-    def history(self) -> pd.DataFrame: ...
-    @property
-    def agent_history(self) -> pd.DataFrame: ...
-    @property
-    def evaluations(self) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +65,9 @@ def floats(columns: Columns, name: str) -> Floats:
     return np.full(len(next(iter(columns.values()), ())), np.nan)
 
 
-Runs = Run | RunColumns | Iterable[Run] | Mapping[str, Run] | Sequence[RunColumns]  # what a view may be given
+# What a view may be given: one trainer, or several.
+One: TypeAlias = "Run | RunColumns"
+Several: TypeAlias = "One | Sequence[One] | Mapping[str, Run]"
 
 
 def is_run(value: object) -> TypeGuard[Run]:
@@ -99,7 +75,7 @@ def is_run(value: object) -> TypeGuard[Run]:
     return hasattr(value, "agent_history")
 
 
-def read(trainer: Run | RunColumns, name: str | None = None, m_factors: bool = False) -> RunColumns:
+def read(trainer: One, name: str | None = None, m_factors: bool = False) -> RunColumns:
     """The columns of one trainer, if they were not read already; the M-factors, which are large, only if asked for."""
     if isinstance(trainer, RunColumns):
         return trainer
@@ -107,19 +83,27 @@ def read(trainer: Run | RunColumns, name: str | None = None, m_factors: bool = F
         raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
     rows = columns_of(trainer.agent_history)
     units = rows.pop("agent").astype(str)
+    updates = {unit: {name: column[units == unit] for name, column in rows.items()} for unit in trainer.units}
+    known = run_columns(trainer, name or _method(trainer), columns_of(trainer.history), updates)
+    return replace(known, m_factors=trainer.m_factors) if m_factors else known
+
+
+def run_columns(trainer: Run, name: str, iterations: Columns, updates: Mapping[str, Columns]) -> RunColumns:
+    """A run of which the large tables were read already; without M-factors."""
+    max_kl_of = getattr(trainer.settings, "max_kl_of", None)
     return RunColumns(
-        name=name if name is not None else _method(trainer),
+        name=name,
         agents=tuple(trainer.env.agents),
         order=tuple(trainer.iteration_order),
-        iterations=columns_of(trainer.history),
-        updates={unit: {name: column[units == unit] for name, column in rows.items()} for unit in trainer.units},
+        iterations=iterations,
+        updates=updates,
         evaluations=columns_of(trainer.evaluations),
-        m_factors=trainer.m_factors if m_factors else {},
-        **settings_shown(trainer),
+        max_kl=None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents))),
+        unit=STANDARDIZED if getattr(trainer.settings, "standardize_advantages", True) else "return",
     )
 
 
-def read_all(trainers: Runs, m_factors: bool = False) -> list[RunColumns]:
+def read_all(trainers: Several, m_factors: bool = False) -> list[RunColumns]:
     """The runs of one trainer, of {name: trainer}, or of a sequence of trainers (named by method and number).
 
     ``m_factors``: with those of the first run. Columns that were read already are taken as they are.
@@ -129,7 +113,7 @@ def read_all(trainers: Runs, m_factors: bool = False) -> list[RunColumns]:
     return [read(trainer, name, m_factors and i == 0) for i, (name, trainer) in enumerate(named(trainers).items())]
 
 
-def named(trainers: Runs) -> dict[str, Run]:
+def named(trainers: Several) -> dict[str, Run]:
     """{name: trainer} of what a view is given."""
     if isinstance(trainers, Mapping) and trainers:
         return {str(name): trainer for name, trainer in trainers.items()}
@@ -147,20 +131,6 @@ def named(trainers: Runs) -> dict[str, Run]:
 
 def _method(trainer: Run) -> str:
     return str(getattr(trainer, "method", "run"))
-
-
-class SettingsShown(TypedDict):
-    """The settings that a ``RunColumns`` carries."""
-
-    max_kl: float | None
-    unit: str
-
-
-def settings_shown(trainer: Run) -> SettingsShown:
-    standardized = getattr(trainer.settings, "standardize_advantages", True)
-    max_kl_of = getattr(trainer.settings, "max_kl_of", None)
-    max_kl = None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents)))
-    return {"max_kl": max_kl, "unit": STANDARDIZED if standardized else "return"}
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, Column]:

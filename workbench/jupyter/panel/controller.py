@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from workbench.errors import unknown_name
 from workbench.jupyter.figures.plots import Floats
@@ -226,7 +226,7 @@ class SessionController:
         update = "update of " if trainer.phase == "update_agent" else ""
         self.say(f"Back in iteration {trainer.iteration}; next: {update}{self.following()}.")
 
-    def fork(self, name: str | None, changes: dict[str, Any]) -> Trainer:
+    def fork(self, name: str | None, changes: dict[str, object]) -> Trainer:
         """A copy of the active run, which is the active one then."""
         if name in self.buffers:
             raise ValueError(f"there is a run {name!r} already; choose another name.")
@@ -272,7 +272,7 @@ class SessionController:
         since = "who is left in this iteration on" if self.trainer.phase == "update_agent" else "the next iteration on"
         self.say(f"Order: {rule.replace('_', '-')}, from {since}.")
 
-    def _apply_value(self, setting: AdjustableSetting, value: Any) -> None:
+    def _apply_value(self, setting: AdjustableSetting, value: float | str) -> None:
         try:
             with contextlib.suppress(TypeError, ValueError):
                 value = float(value)
@@ -304,7 +304,7 @@ class SessionController:
         self.worker.pursue(None)
         self.submit(action)
 
-    def _report(self, done: Future[Any]) -> None:
+    def _report(self, done: Future[object]) -> None:
         error = done.exception()
         if error is not None:
             self.say_error(error)
@@ -324,7 +324,7 @@ class SessionController:
         """Let a named rule decide the order."""
         self.submit(lambda: self._apply_rule(rule), key="rule")
 
-    def ask_value(self, value: Any) -> None:
+    def ask_value(self, value: float | str) -> None:
         """Set the adjustable setting; what is no number is refused by the trainer."""
         setting = self.setting
         if setting is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 
 from workbench.jupyter.figures.plots import Floats
-from workbench.jupyter.figures.run_columns import Column, RunColumns, columns_of, settings_shown
+from workbench.jupyter.figures.run_columns import Column, RunColumns, run_columns
 from workbench.learning.events import CriticUpdated, Event
 
 if TYPE_CHECKING:
@@ -99,19 +100,12 @@ class HistoryBuffer:
         for row in state.agent_history:
             rows[row["agent"]].append(row)
         newest = state.history[-1]["iteration"] if len(state.history) else None
+        with self._lock:
+            updates = {unit: table.read(rows[unit]) for unit, table in self._updates.items()}
+            run = run_columns(trainer, self.name, self._iterations.read(state.history), updates)
+        if beside:
+            return run
         if settled and complete is not None and complete[0] == newest:  # and nothing was rewound since
             upto, order, factors = complete
-        else:
-            upto, order, factors = None, state.order, {} if beside else trainer.m_factors
-        with self._lock:
-            return RunColumns(
-                name=self.name,
-                agents=tuple(trainer.env.agents),
-                order=order,
-                iterations=self._iterations.read(state.history),
-                updates={unit: table.read(rows[unit]) for unit, table in self._updates.items()},
-                evaluations=columns_of(trainer.evaluations),
-                m_factors=factors,
-                upto=upto,
-                **settings_shown(trainer),
-            )
+            return replace(run, upto=upto, order=order, m_factors=factors)
+        return replace(run, order=state.order, m_factors=trainer.m_factors)

@@ -18,7 +18,7 @@ from workbench.jupyter.figures.run_columns import unit_label
 from workbench.jupyter.look import Spec
 from workbench.jupyter.panel.controller import ARRANGED, OWN, SessionController
 from workbench.jupyter.panel.frame_scheduler import FrameScheduler
-from workbench.jupyter.panel.live_plot import LiveFigure
+from workbench.jupyter.panel.live_plot import LivePlot
 from workbench.jupyter.panel.message import Message, one_line
 from workbench.jupyter.panel.training_thread import Goal
 from workbench.jupyter.panel.widgets import Buttons, Permutation, SettingControl, Status, close_all
@@ -62,9 +62,8 @@ class LivePanel:
         self.setting = SettingControl(self._hear_request)
         self.buttons = Buttons(self._hear_request)
         self.status = Status(self._hear_status)
-        self.figure = LiveFigure(self._arranged, self._failed)
-        self.plot = self.figure.plot
-        self._schedulers = (self._control_frames, self.figure.frames)
+        self.plot = LivePlot(self._arranged, self._failed)
+        self._schedulers = (self._control_frames, self.plot.frames)
         self._row = ipywidgets.HBox([self.buttons, self.setting, self.status]).add_class("wb-row")
         self.box = ipywidgets.VBox([self.permutation, self._row, self.plot]).add_class("wb-panel")
         self._flush_controls()
@@ -87,7 +86,7 @@ class LivePanel:
         """Take the widgets off the page and stop drawing."""
         for scheduler in self._schedulers:
             scheduler.close()
-        self.figure.close()
+        self.plot.close()
         close_all(self.permutation, *self._row.children, self._row, self.box)
 
     def _hear_request(self, request: PageMessage) -> None:

@@ -6,9 +6,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.jupyter.figures.record import Record
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+    from ipywidgets import DOMWidget
 
 DELAY = 1.5  # seconds of rest before the record is drawn anew
 
@@ -23,10 +27,10 @@ class StoredRecord:
     def __init__(self, make: Callable[[], Record], on_error: Callable[[Exception], None]) -> None:
         self._make = make
         self.failed = on_error
-        self._handles: list[Any] = []
+        self._handles: list[DisplayHandle] = []
         self._lock = threading.Lock()
 
-    def display(self, box: Any, text: str) -> None:
+    def display(self, box: DOMWidget, text: str) -> None:
         """Show the panel, and below it the record."""
         import IPython.display
 
@@ -59,7 +63,7 @@ class StoredRecord:
         with self._lock:
             record = self._made()
             for handle in self._handles if record is not None else []:
-                handle.update(record)
+                handle.update(record)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Leave the record as it is."""

@@ -31,6 +31,7 @@ MOST_BYTES = 100_000
 EDGE = 4.0  # pixels that labels and legend leave free at the sheet's edge
 
 Pair = tuple[str, str]  # the names of a panel's axes
+XY: tuple[Which, Which] = ("x", "y")
 SIDES = {"left": 0, "center": 1, "right": 2, "bottom": 0, "middle": 1, "top": 2}
 ACROSS, UP = ("left", "center", "right"), ("bottom", "center", "top")
 
@@ -100,23 +101,17 @@ class Page:
         axes.margins(x=0, y=ROOM)
         over = "overlaying" in self.axis(y)
         axes.patch.set_facecolor("none" if over else rgba(self.layout.get("plot_bgcolor", "#e5ecf6")))
-        for k, name in enumerate((x, y)):
-            root = self.axis(name).get("matches", name)
-            for pair, panel in self.panels.items():
-                if self.axis(pair[k]).get("matches", pair[k]) == root:
-                    getattr(axes, f"share{'xy'[k]}")(panel.axes)
-                    break
-            if self.axis(name).get("type") == "log":
-                getattr(axes, f"set_{'xy'[k]}scale")("log")
         panel = PictureAxes(axes, self.font, float(self.layout.get("bargap", 0.2)))
-        for which, name in self.along(x, y):
-            if "categoryarray" in self.axis(name):
-                panel.place(which, map(str, self.axis(name)["categoryarray"]))
+        for k, (which, name) in enumerate(zip(XY, (x, y), strict=True)):
+            axis = self.axis(name)
+            roots = {self.axis(pair[k]).get("matches", pair[k]): other.axes for pair, other in self.panels.items()}
+            if axis.get("matches", name) in roots:
+                getattr(axes, f"share{which}")(roots[axis.get("matches", name)])
+            if axis.get("type") == "log":
+                getattr(axes, f"set_{which}scale")("log")
+            if "categoryarray" in axis:
+                panel.place(which, map(str, axis["categoryarray"]))
         return panel
-
-    @staticmethod
-    def along(x: str, y: str) -> tuple[tuple[Which, str], tuple[Which, str]]:
-        return ("x", x), ("y", y)
 
     def draw_traces(self) -> dict[tuple[str | None, str], list[Artist]]:
         """Draw all; returns {(group, name): what stands for it in the legend}, one entry for each name."""
@@ -145,7 +140,7 @@ class Page:
 
     def finish_axes(self) -> None:
         for shape in self.layout["shapes"]:  # those in data coordinates are kept in view too
-            for which in ("x", "y"):
+            for which in XY:
                 for pair, panel in self.panels.items():
                     if shape.get(f"{which}ref") in pair and not panel.axis(which).have_units():
                         ends = [(shape[f"{which}{k}"],) * 2 for k in (0, 1)]
@@ -162,7 +157,7 @@ class Page:
         """Where a shape or an annotation is (``k``: its corner), in data, domain or paper coordinates."""
         at: list[float] = []
         ways: list[Transform] = []
-        for which in ("x", "y"):
+        for which in XY:
             name, _, domain = str(thing.get(f"{which}ref", "paper")).partition(" ")
             value: float = thing[f"{which}{k}"]
             way: Transform = self.paper
@@ -217,12 +212,10 @@ class Page:
     def draw_title(self) -> None:
         title = self.layout.get("title", {})
         words, bold = plain_text(title.get("text", ""))
-        align = title.get("xanchor", "left")
-        y = float(title.get("y", 1 - self.margin[2] / 2 / self.height))
+        x, y = float(title.get("x", 0.05)), float(title.get("y", 1 - self.margin[2] / 2 / self.height))
+        align = ACROSS[SIDES.get(title.get("xanchor", "left"), 0)]
         style = font({"size": 17}, self.font, title.get("font", {}), bold=bold)
-        self.sheet.text(
-            float(title.get("x", 0.05)), y, words, ha="left" if align == "auto" else align, va="center", **style
-        )
+        self.sheet.text(x, y, words, ha=align, va="center", **style)
 
     def draw_legend(self, entries: dict[tuple[str | None, str], list[Artist]]) -> Legend | None:
         """The legend; nothing where no trace asks for one."""

@@ -142,7 +142,7 @@ def _draw_markers(panel: PictureAxes, trace: Spec, x: Floats, y: Floats) -> Arti
     return panel.axes.scatter(
         x,
         y,
-        s=(floats(per_point(marker.get("size", 6), n)[: len(x)]) * POINTS_PER_PIXEL) ** 2 if len(x) else None,
+        s=(floats(per_point(marker.get("size", 6), n)) * POINTS_PER_PIXEL) ** 2,
         marker=MARKERS.get(symbol.removesuffix("-open"), "o"),
         facecolors="none" if hollow else colors,
         edgecolors=colors if hollow else edges,
