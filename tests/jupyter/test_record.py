@@ -110,6 +110,9 @@ def test_matplotlib_settings_of_the_user_do_not_matter(monkeypatch: pytest.Monke
         "axes.facecolor": "red",
         "lines.scale_dashes": False,
         "legend.fontsize": 30.0,
+        "legend.markerscale": 3.0,
+        "legend.handleheight": 2.0,
+        "lines.marker": "s",
     }.items():
         monkeypatch.setitem(matplotlib.rcParams, key, value)
     assert Record(figure).png == before

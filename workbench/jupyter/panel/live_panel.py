@@ -256,6 +256,7 @@ def where(held: SessionController) -> str:
         doing += f" {following}"
     doing = "evaluating" if held.evaluating else doing
     parts = [f"iteration {trainer.iteration}", doing, f"{trainer.env_steps:,} env steps"]
-    if held.running and len(trainer._state.history):
-        parts.append(f"{trainer._state.history[-1]['env_steps_per_second']:,.0f} steps/s")
+    history = trainer._state.history
+    if held.running and len(history):
+        parts.append(f"{history[-1]['env_steps_per_second']:,.0f} steps/s")
     return " · ".join([*parts, "running" if held.running else "paused"])

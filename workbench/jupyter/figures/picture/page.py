@@ -244,9 +244,12 @@ class Page:
             numpoints=1,
             scatterpoints=1,
             scatteryoffsets=[0.5],
+            markerscale=1,
             borderpad=0,
             borderaxespad=0,
             handlelength=2.2,
+            handleheight=0.7,
+            handletextpad=0.8,
             columnspacing=1.6,
             labelspacing=0.45,
         )

@@ -34,7 +34,7 @@ MARKERS = {
 DASH_LENGTHS = {"dot": (1, 1), "dash": (3, 3), "longdash": (5, 5), "dashdot": (3, 1, 1, 1), "longdashdot": (5, 2, 1, 2)}
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()nim", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱᵐ")
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
-SI_NUMBER = EngFormatter(sep="")
+SI_NUMBER = EngFormatter(sep="", usetex=False, useMathText=False)
 
 
 def with_template(figure: Spec) -> tuple[list[Spec], Spec]:

@@ -97,7 +97,7 @@ def _draw_scatter(panel: PictureAxes, trace: Spec, earlier: Spec | None) -> list
     if "lines" in mode and line.get("width") != 0:
         steps = STEPS.get(line.get("shape", ""), "default")
         style = {"color": rgba(stroke, opacity), "drawstyle": steps, **line_style(line)}
-        drawn += panel.axes.plot(x, y, solid_joinstyle="round", **style)
+        drawn += panel.axes.plot(x, y, marker="none", solid_joinstyle="round", **style)
     if "markers" in mode:
         drawn.append(_draw_markers(panel, trace, x, y))
         panel.axes.margins(x=ROOM)  # lines alone reach to the end of the axis
