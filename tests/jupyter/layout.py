@@ -121,7 +121,7 @@ def await_arranged(panel: Panel, box: Locator, session: str = "session") -> None
         width = plot.evaluate("node => Math.round(node.clientWidth)")
         widths, sent, drawn, idle = panel.ask(
             f"[[list(p.widths), p.sent, p.drawn, f._thread is None] for p, f in "
-            f"[({session}._panel.plot, {session}._panel.figure.frames)]][0]"
+            f"[({session}._panel.plot, {session}._panel.plot.frames)]][0]"
         )
         frame = plot.locator(".wb-figure").get_attribute("data-frame")
         if any(abs(one - width) < 4 for one in widths) and idle and sent == drawn == int(frame or 0):

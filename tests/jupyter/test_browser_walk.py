@@ -61,7 +61,7 @@ def _steer_while_it_trains(panel: Panel) -> None:
     for _ in range(20):
         panel.drag(3, 0)
         # It is done at the end of a phase; a second drag before that would add to the first.
-        if panel.ask("trainer.order != 'fixed' or session._controller.state().asked_order is not None"):
+        if panel.ask("trainer.order != 'fixed' or session._controller.asked_order is not None"):
             break
     expect(panel.message()).to_contain_text("Order as arranged")
 

@@ -41,12 +41,12 @@ def test_an_order_asked_for_in_mid_iteration_reorders_who_is_left(open_session: 
         gate.release()
     gate.await_phase()  # the first agent has been updated
     arrange(session, "agent_0", "agent_2", "agent_1")
-    assert session._controller.state().asked_order == ("agent_0", "agent_2", "agent_1")
+    assert session._controller.asked_order == ("agent_0", "agent_2", "agent_1")
     gate.release(100)
     session.wait(SECONDS)
     updates = [event.agent for event in gate.events if isinstance(event, AgentUpdated)]
     assert updates == ["agent_0", "agent_2", "agent_1"]
-    assert session._controller.state().asked_order is None
+    assert session._controller.asked_order is None
 
 
 def test_an_agent_updated_before_its_move_arrived_is_named(open_session: Callable[..., Session]) -> None:
@@ -97,7 +97,7 @@ def test_a_bad_value_is_said_and_changes_nothing(open_session: Callable[..., Ses
     assert session._controller.message.error
     assert "Traceback" in session._controller.message.traceback
     assert session.trainer.clip_epsilon == 0.2
-    assert session._controller.state().asked_value is None
+    assert session._controller.asked_value is None
 
 
 def test_rules_and_arrangements_by_button(open_session: Callable[..., Session]) -> None:

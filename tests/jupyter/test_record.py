@@ -110,6 +110,9 @@ def test_matplotlib_settings_of_the_user_do_not_matter(monkeypatch: pytest.Monke
         "axes.facecolor": "red",
         "lines.scale_dashes": False,
         "legend.fontsize": 30.0,
+        "legend.markerscale": 3.0,
+        "legend.handleheight": 2.0,
+        "lines.marker": "s",
     }.items():
         monkeypatch.setitem(matplotlib.rcParams, key, value)
     assert Record(figure).png == before
@@ -319,7 +322,7 @@ def test_a_figure_that_has_no_picture_is_shown_without_one() -> None:
 
 def test_an_unknown_colour_scale_is_refused_by_name() -> None:
     figure = {"data": [{"type": "heatmap", "z": [[0, 1]], "colorscale": "nowhere"}], "layout": {}}
-    with pytest.raises(ValueError, match="unknown colour scale 'nowhere'; give a name that matplotlib knows too"):
+    with pytest.raises(UnknownNameError, match=r"unknown colour scale 'nowhere'.* Known: .*viridis"):
         _ = Record(figure).png
 
 

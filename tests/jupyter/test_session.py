@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,7 +180,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
     session.start(iterations=2)
     assert failed.wait(SECONDS)
     stand(session)
-    await_condition(lambda: session._panel.plot.error and not session._panel.figure.frames._wanted())
+    await_condition(lambda: session._panel.plot.error and not session._panel.plot.frames._wanted())
     assert session.trainer.iteration == 2
     assert session._panel.plot.error == "The figure failed, training goes on: Fault: no picture"
     assert "in fail" in session._panel.plot.traceback
@@ -185,7 +188,7 @@ def test_a_view_that_fails_stops_nothing(open_session: Callable[..., Session], m
         session.wait(SECONDS)
     monkeypatch.undo()
     session.step("iteration")
-    session._panel.figure.flush()
+    session._panel.plot.flush()
     assert (session._panel.plot.error, session._panel.plot.traceback) == ("", "")
     session.wait(SECONDS)
 
@@ -317,31 +320,41 @@ def test_a_session_says_in_one_line_what_it_is(open_session: Callable[..., Sessi
     assert repr(session) == "Session of HAPPO (other, one of 2 runs) · paused · iteration 0"
 
 
-def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.jupyter.panel.training_thread.LINGER", 1000.0)
+def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session]) -> None:
     sessions = [open_session(make_trainer(seed=k)) for k in range(10)]
     for session in sessions:
         session.start(iterations=1)
     for session in sessions:
         session.wait(SECONDS)
         session.close()
-    for thread in threading.enumerate():
-        if thread.name == "workbench-worker":
-            thread.join(SECONDS)
-            assert not thread.is_alive()
+    for thread in workers():
+        thread.join(SECONDS)
+        assert not thread.is_alive()
 
 
-def test_all_steps_are_taken_in_one_thread_that_ends_by_itself(
-    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workbench.jupyter.panel.training_thread.LINGER", 0.5)
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("workbench-worker")]
+
+
+def test_all_steps_are_taken_in_one_thread_until_it_is_dismissed(open_session: Callable[..., Session]) -> None:
     session = open_session(make_trainer())
     taken_by: set[threading.Thread] = set()
     session.trainer.subscribe(lambda event: taken_by.add(threading.current_thread()))
     for _ in range(4):
         session.step("phase")
     (thread,) = taken_by
+    session._controller.worker.dismiss()
     thread.join(SECONDS)
     assert not thread.is_alive()
-    session.step("phase")  # has a new one
+    session.step("phase")
     assert len(taken_by) == 2
+
+
+def test_a_script_that_ends_while_it_trains_ends_after_the_phase_under_way() -> None:
+    code = (
+        "from sessions import make_trainer; from workbench.jupyter.panel.session import Session;"
+        "session = Session(make_trainer()); session.start()"
+    )
+    folder = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")

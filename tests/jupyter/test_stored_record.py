@@ -1,9 +1,10 @@
-"""Records are drawn anew a moment after the last change, all in one thread that ends with the last of them."""
+"""Records are drawn anew a moment after the last change, all in one thread."""
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 from sessions import SECONDS
@@ -36,42 +37,33 @@ class Drawn:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_record, "DELAY", 0.01)
-    monkeypatch.setattr(stored_record, "LOOK_AGAIN", 0.02)
 
 
-def test_one_thread_draws_all_and_ends_with_the_last() -> None:
+def test_one_thread_draws_all() -> None:
     queue, records = RedrawQueue(), [Drawn(), Drawn()]
-    for record in records:
-        queue.add(record)  # type: ignore[arg-type]
     for record in [*records, *records]:
         queue.renew(record)  # type: ignore[arg-type]
         record.await_it()
-    (thread,) = {thread for record in records for thread in record.by}
-    queue.remove(records[0])  # type: ignore[arg-type]
+    assert len({thread for record in records for thread in record.by}) == 1
     queue.renew(records[0])  # type: ignore[arg-type]
+    queue.forget(records[0])  # type: ignore[arg-type]
     queue.renew(records[1])  # type: ignore[arg-type]
     records[1].await_it()
     assert len(records[0].by) == 2, "what is closed stays as it is"
-    queue.remove(records[1])  # type: ignore[arg-type]
-    thread.join(SECONDS)
-    assert not thread.is_alive()
 
 
-def test_a_record_that_nobody_has_any_more_ends_the_thread_too() -> None:
+def test_the_thread_keeps_no_record_alive() -> None:
     queue, record = RedrawQueue(), Drawn()
-    queue.add(record)  # type: ignore[arg-type]
     queue.renew(record)  # type: ignore[arg-type]
     record.await_it()
-    (thread,) = record.by
+    gone = threading.Event()
+    weakref.finalize(record, gone.set)
     del record
-    thread.join(SECONDS)
-    assert not thread.is_alive()
+    assert gone.wait(SECONDS)
 
 
 def test_what_was_drawn_meanwhile_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     queue, record, other = RedrawQueue(), Drawn(), Drawn()
-    for one in (record, other):
-        queue.add(one)  # type: ignore[arg-type]
     monkeypatch.setattr(stored_record, "DELAY", 0.2)
     queue.renew(record)  # type: ignore[arg-type]
     queue.renew(other)  # type: ignore[arg-type]
@@ -83,7 +75,6 @@ def test_what_was_drawn_meanwhile_is_not_drawn_again(monkeypatch: pytest.MonkeyP
 def test_a_failure_is_told_and_the_next_is_drawn() -> None:
     queue, broken, sound = RedrawQueue(), Drawn(OSError("the kernel is closing")), Drawn()
     for record in (broken, sound):
-        queue.add(record)  # type: ignore[arg-type]
         queue.renew(record)  # type: ignore[arg-type]
         record.await_it()
     end = time.monotonic() + SECONDS

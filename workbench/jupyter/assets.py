@@ -11,12 +11,15 @@ import importlib.util
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import anywidget
 import numpy as np
 
 STATIC = Path(__file__).parent / "static"
 LIBRARIES = {"plotly": "package_data/plotly.min.js", "k3d": "static/standalone.js"}
+
+PageMessage = Mapping[str, Any]  # what a page says
 
 _PACKING = threading.Lock()
 
@@ -26,9 +29,9 @@ def script(*names: str) -> str:
     return "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
 
 
-def style(name: str) -> str:
+def style(*names: str) -> str:
     """The style sheet of a widget, after the one that all have in common."""
-    return "".join((STATIC / f"{each}.css").read_text(encoding="utf-8") for each in ("common", name))
+    return "".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("common", *names))
 
 
 @functools.cache
@@ -46,11 +49,31 @@ def packed(library: str) -> bytes:
         return _packed(library)
 
 
-def answer(widget: Any, message: Mapping[str, Any]) -> None:
-    """Send the page of ``widget`` the library that it asks for."""
-    name = message.get("name")
-    if name in LIBRARIES:
-        widget.send({"type": "script", "name": name}, buffers=[packed(name)])
+class PageWidget(anywidget.AnyWidget):
+    """A widget whose page draws with an installed library, and which leaves nothing behind when it is closed."""
+
+    library: ClassVar[str]
+
+    def __init__(self, **traits: object) -> None:
+        # Packing takes a moment, which the page needs anyway to set itself up.
+        name = f"workbench-{self.library}"
+        threading.Thread(target=packed, args=(self.library,), name=name, daemon=True).start()
+        super().__init__(**traits)
+        self.on_msg(self._hear)
+
+    def _hear(self, _: object, message: PageMessage, __: object) -> None:
+        if message.get("type") != "script":
+            self.hear(message)
+        elif message.get("name") in LIBRARIES:
+            self.send({"type": "script", "name": message["name"]}, buffers=[packed(message["name"])])
+
+    def hear(self, message: PageMessage) -> None:
+        """The page says something else than that it needs the library."""
+
+    def close(self) -> None:
+        """Take it off the page."""
+        self.layout.close()  # a widget too, which ipywidgets would keep for ever
+        super().close()
 
 
 class ArrayBlock:
@@ -67,7 +90,7 @@ class ArrayBlock:
         self._parts: list[bytes] = []
         self._length = 0
 
-    def pack(self, value: Any) -> Any:
+    def pack(self, value: object) -> Any:
         if isinstance(value, np.ndarray):
             start, self._length = self._length, self._length + value.size
             self._parts.append(np.ascontiguousarray(value, dtype=np.float32).tobytes())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.events import EventManager
+    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 
 
-def _shell() -> Any:
+def _shell() -> InteractiveShell | None:
     """IPython's running shell, or None."""
     try:
         from IPython.core.getipython import get_ipython
@@ -16,27 +20,27 @@ def _shell() -> Any:
 
 
 class CellHooks:
-    """Calls ``before`` and ``after`` around each cell until closed.
+    """Says before each cell, ``tell(True)``, and after it, ``tell(False)``, that one is running, until closed.
 
     ``inside`` is whether a cell is running that began after this was made.
     """
 
-    def __init__(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[bool], None]) -> None:
         self.inside = False
-        self._before, self._after = before, after
+        self._tell = tell
         shell = _shell()
-        self._events: Any = None if shell is None else shell.events
+        self._events: EventManager | None = None if shell is None else shell.events
         if self._events is not None:
             self._events.register("pre_run_cell", self._enter)
             self._events.register("post_run_cell", self._leave)
 
     def _enter(self, *_: object) -> None:
         self.inside = True
-        self._before()
+        self._tell(True)
 
     def _leave(self, *_: object) -> None:
         self.inside = False
-        self._after()
+        self._tell(False)
 
     def close(self) -> None:
         """Call nothing any more."""
@@ -55,7 +59,7 @@ class ClosedOnRerun:
 
     def __init__(self) -> None:
         self._shown: dict[str, list[Callable[[], None]]] = {}
-        self._watching: Any = None
+        self._watching: InteractiveShell | None = None
 
     def add(self, close: Callable[[], None]) -> None:
         """Call ``close`` when the cell that is running now runs again."""
@@ -65,11 +69,11 @@ class ClosedOnRerun:
         if self._watching is not shell:
             shell.events.register("pre_run_cell", self._begins)
             self._watching = shell
-        parent: Any = getattr(getattr(shell, "kernel", None), "get_parent", dict)()
-        cell = parent.get("metadata", {}).get("cellId")
+        parent: Callable[[], dict[str, dict[str, object]]] = getattr(getattr(shell, "kernel", None), "get_parent", dict)
+        cell = parent().get("metadata", {}).get("cellId")
         if isinstance(cell, str):
             self._shown.setdefault(cell, []).append(close)
 
-    def _begins(self, info: Any) -> None:
+    def _begins(self, info: ExecutionInfo) -> None:
         for close in self._shown.pop(getattr(info, "cell_id", None) or "", []):
             close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from workbench.sweeps.progress import Progress, RunProgress, duration
 
 if TYPE_CHECKING:
+    from ipywidgets import HBox
+
     from workbench.sweeps.batch import Batch
 
 # The theme's own colours, with ones that read on both grounds where there is no theme.
@@ -25,7 +28,7 @@ class Html:
     def __init__(self, html: str, text: str) -> None:
         self._html, self._text = html, text
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {"text/html": self._html, "text/plain": self._text}
 
 
@@ -52,16 +55,16 @@ class SweepProgress:
                 self._above.update(Html("", ""))  # without a kernel they would be an error on the page
 
 
-def buttons(sweep: Batch) -> Any:
+def buttons(sweep: Batch) -> HBox:
     """Pause, resume and cancel."""
-    import ipywidgets
+    from ipywidgets import Button, HBox
 
-    def button(text: str, tip: str, act: Any) -> Any:
-        made = ipywidgets.Button(description=text, tooltip=tip)
+    def button(text: str, tip: str, act: Callable[[], object]) -> Button:
+        made = Button(description=text, tooltip=tip)
         made.on_click(lambda _: act())
         return made
 
-    return ipywidgets.HBox(
+    return HBox(
         [
             button("Pause", "Begin no further run; those under way go on", sweep.pause),
             button("Resume", "Begin runs again", sweep.resume),

@@ -13,8 +13,8 @@ a notebook shows it without a kernel too. ``.figure`` is the Plotly figure, to b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import unknown_name
 from workbench.jupyter import look
@@ -23,12 +23,15 @@ from workbench.jupyter.figures.drawings import Drawing, names
 from workbench.jupyter.figures.m_distributions import Kind, Scale
 from workbench.jupyter.figures.plots import Plot, arrange, captioned
 from workbench.jupyter.figures.record import Record, show
-from workbench.jupyter.figures.run_columns import read, read_all
+from workbench.jupyter.figures.run_columns import One, Several, read, read_all
+from workbench.jupyter.look import Spec
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
 from workbench.statistics.selection import Names
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from workbench.jupyter.panel.live_view import LiveView
 
 __all__ = [
@@ -61,7 +64,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def returns(trainers: Any) -> Record:
+def returns(trainers: Several) -> Record:
     """Mean undiscounted return of the episodes that ended in each iteration, against environment steps.
 
     ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
@@ -71,7 +74,7 @@ def returns(trainers: Any) -> Record:
     return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs)])
 
 
-def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Record:
+def m_factors(trainer: One, kind: Kind = "violin", scale: Scale = "auto") -> Record:
     """The distribution of M^{i1:m} = Π_{j<m}(π_new/π_old)·A over the rollout, agent by agent in update order.
 
     Shows the agents updated in this iteration and the one about to be; between iterations, the last one's. The first
@@ -87,7 +90,7 @@ def m_factors(trainer: Any, kind: Kind = "violin", scale: Scale = "auto") -> Rec
     return Drawing(f"M-factors in update order ({kind})", [plot])
 
 
-def by_position(trainer: Any) -> Record:
+def by_position(trainer: One) -> Record:
     """Clipped fraction (bars) and effective sample size of the preceding ratio (diamonds) by position in the order.
 
     The dashed line is e^{−mσ²}: the effective sample size if the log-ratios of the m predecessors were independent and
@@ -97,12 +100,12 @@ def by_position(trainer: Any) -> Record:
     return Drawing(text, [positions.clipped_and_effective(read(trainer))])
 
 
-def clipped_fraction(trainer: Any) -> Record:
+def clipped_fraction(trainer: One) -> Record:
     """Share of samples whose own ratio lies outside 1 ± ε after the update, by position in the newest iteration."""
     return Drawing("Clipped fraction by position in the order", [positions.clipped_fraction(read(trainer))])
 
 
-def effective_sample_size(trainer: Any) -> Record:
+def effective_sample_size(trainer: One) -> Record:
     """(Σw)²/(N·Σw²) ∈ (0, 1] of the preceding ratio w, by position in the newest iteration.
 
     Dashed: e^{−mσ²}, its value for m independent normal log-ratios of variance σ² = 2·KL each.
@@ -111,51 +114,51 @@ def effective_sample_size(trainer: Any) -> Record:
     return Drawing(text, [positions.effective_sample_size(read(trainer))])
 
 
-def m_variance(trainer: Any) -> Record:
+def m_variance(trainer: One) -> Record:
     """Var(M) by position in the newest iteration; dashed: Var(A)·e^{mσ²}, for independent agents, σ² = 2·KL each."""
     return Drawing("Variance of M by position in the order", [positions.m_variance(read(trainer))])
 
 
-def kl(trainer: Any) -> Record:
+def kl(trainer: One) -> Record:
     """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
     return _agent_curves(trainer, "kl")
 
 
-def surrogate_gain(trainer: Any) -> Record:
+def surrogate_gain(trainer: One) -> Record:
     """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
     return _agent_curves(trainer, "surrogate_gain")
 
 
-def entropy(trainer: Any) -> Record:
+def entropy(trainer: One) -> Record:
     """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
     return _agent_curves(trainer, "entropy", "std")
 
 
-def value_loss(trainers: Any) -> Record:
+def value_loss(trainers: Several) -> Record:
     """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
     runs = read_all(trainers)
     plots = [curves.run_curves(runs, column) for column in ("value_loss", "explained_variance")]
     return Drawing("Value loss and explained variance of the critic", plots)
 
 
-def explained_variance(trainers: Any) -> Record:
+def explained_variance(trainers: Several) -> Record:
     """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
     plot = curves.run_curves(read_all(trainers), "explained_variance")
     return Drawing("Explained variance of the critic", [plot])
 
 
-def compare(trainers: Any, column: str = "return") -> Record:
+def compare(trainers: Several, column: str = "return") -> Record:
     """One column of several runs against environment steps: ``compare({"a": trainer, "b": fork}, "return")``.
 
     ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
     ``ValueError`` naming the columns for another.
     """
     runs = read_all(trainers)
-    plot = curves.compared(runs, column)
+    plot = curves.run_curves(runs, column)
     return Drawing(f"{plot.title}: {names(runs)}", [plot])
 
 
-def overview(trainers: Any, kind: Kind = "violin") -> Record:
+def overview(trainers: Several, kind: Kind = "violin") -> Record:
     """The live panel's four figures as a record: returns, M-factors, clipping by position, KL per agent.
 
     Of several ``trainers`` the first one's agents are shown, and the returns of all.
@@ -163,7 +166,7 @@ def overview(trainers: Any, kind: Kind = "violin") -> Record:
     return drawings.overview(read_all(trainers, m_factors=True), kind)
 
 
-def diagnostics(trainers: Any) -> Record:
+def diagnostics(trainers: Several) -> Record:
     """The live panel's other page: Var(M) by position, surrogate gain, entropy, std, value loss, explained variance.
 
     Of several ``trainers`` the first one's agents are shown, and the critics of all.
@@ -171,7 +174,7 @@ def diagnostics(trainers: Any) -> Record:
     return drawings.diagnostics(read_all(trainers))
 
 
-def live(view: Any, trainers: Any, **options: Any) -> LiveView:
+def live(view: str | Callable[..., Record], trainers: Several, **options: object) -> LiveView:
     """A view that follows its trainers while they train: ``live("m_factors", trainer, kind="box")``.
 
     ``view`` is the name of one of the views here, or the view itself; ``options`` are what it takes. ``trainers`` is a
@@ -183,9 +186,8 @@ def live(view: Any, trainers: Any, **options: Any) -> LiveView:
     name = getattr(view, "__name__", view)
     if name not in LIVE:
         raise unknown_name("view", name, LIVE)
-    return LiveView(
-        name, LIVE[name], trainers, options, one=LIVE[name] in OF_ONE, m_factors=LIVE[name] in WITH_M_FACTORS
-    )
+    chosen = LIVE[name]
+    return LiveView(chosen, trainers, options, one=chosen in OF_ONE, m_factors=chosen in WITH_M_FACTORS)
 
 
 OF_ONE = (m_factors, by_position, clipped_fraction, effective_sample_size, m_variance, kl, surrogate_gain, entropy)
@@ -195,16 +197,19 @@ LIVE = {
 }
 
 
-def _agent_curves(trainer: Any, *columns: str) -> Record:
+def _agent_curves(trainer: One, *columns: str) -> Record:
     run = read(trainer)
     plots = [curves.agent_curves(run, column) for column in columns]
     return Drawing(", ".join(plot.title for plot in plots), plots)
 
 
+Table: TypeAlias = "pd.DataFrame | Comparison"
+
+
 # --- groups of runs, from a table -----------------------------------------------------------------------------------
 
 
-def learning_curves(table: Any, metric: str = "return", by: Names = "method", **options: Any) -> Record:
+def learning_curves(table: Table, metric: str = "return", by: Names = "method", **options: Any) -> Record:
     """The interquartile mean of each group along its runs, with a 95 % band over seeds, and the single runs, faintly.
 
     ``table`` is a tidy table of runs, or a ``wb.statistics.compare(…)`` already; ``options`` are those of ``compare``.
@@ -216,7 +221,11 @@ def learning_curves(table: Any, metric: str = "return", by: Names = "method", **
 
 
 def performance_profiles(
-    table: Any, metric: str = "return", by: Names = "method", thresholds: Sequence[float] | None = None, **options: Any
+    table: Table,
+    metric: str = "return",
+    by: Names = "method",
+    thresholds: Sequence[float] | None = None,
+    **options: Any,
 ) -> Record:
     """F(τ) = the share of a group's runs that score more than τ, with a 95 % band over seeds.
 
@@ -227,7 +236,7 @@ def performance_profiles(
     return _compared_record("performance profiles", comparison, plots, comparison.profile_notes)
 
 
-def intervals(table: Any, metric: str = "return", by: Names = "method", **options: Any) -> Record:
+def intervals(table: Table, metric: str = "return", by: Names = "method", **options: Any) -> Record:
     """Point and bar: each group's interquartile mean and its 95 % interval over seeds; dots: the seeds themselves.
 
     Where scores are normalised, the optimality gap stands beside it. As for ``learning_curves``.
@@ -238,7 +247,7 @@ def intervals(table: Any, metric: str = "return", by: Names = "method", **option
 
 
 def probability_of_improvement(
-    table: Any,
+    table: Table,
     metric: str = "return",
     by: Names = "method",
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -254,7 +263,7 @@ def probability_of_improvement(
 
 
 def paired_differences(
-    table: Any, baseline: str, metric: str = "return", by: Names = "method", **options: Any
+    table: Table, baseline: str, metric: str = "return", by: Names = "method", **options: Any
 ) -> Record:
     """Point and bar: each group's difference to a baseline, seed by seed; dots: the pairs themselves.
 
@@ -266,7 +275,7 @@ def paired_differences(
     return _compared_record(f"difference to {baseline}", comparison, plots, comparison.paired(baseline).how, rows=True)
 
 
-def _compared(table: Any, metric: str, by: Names, options: dict[str, Any]) -> Comparison:
+def _compared(table: Table, metric: str, by: Names, options: Spec) -> Comparison:
     if isinstance(table, Comparison):
         if options:
             raise TypeError(f"{', '.join(options)}: a comparison is made already; give them to compare() instead.")

@@ -12,7 +12,7 @@ import numpy as np
 
 from workbench.jupyter import look
 from workbench.jupyter.figures.curves import ENV_STEPS, ITERATION_COLUMNS
-from workbench.jupyter.figures.plots import Floats, Plot, empty, line
+from workbench.jupyter.figures.plots import Floats, Plot, empty, line, trace
 from workbench.jupyter.look import Spec
 from workbench.statistics import Comparison, Curve, Estimate
 from workbench.statistics.selection import NO_TASK
@@ -37,7 +37,7 @@ def _curves(comparison: Comparison, panel: str, curves: Sequence[Curve]) -> Plot
     scale = {"title": {"text": _label(comparison)}}
     several = sum(len(curve.runs) for curve in curves) <= MOST_RUNS
     bands = [_band(comparison, curve.group, curve.steps, curve.estimate) for curve in curves]
-    singles = [trace for curve in curves if several for trace in _single_runs(comparison, curve)]
+    singles = [each for curve in curves if several for each in _single_runs(comparison, curve)]
     means = [_line(comparison, curve.group, curve.steps, curve.estimate.value, "%{x:,} steps") for curve in curves]
     return Plot(_title(comparison, panel), [*bands, *singles, *means], ENV_STEPS, scale)
 
@@ -48,15 +48,10 @@ def _single_runs(comparison: Comparison, curve: Curve) -> list[Spec]:
     for series in curve.runs:
         last = series.steps <= curve.steps[-1]
         kept = np.unique(np.linspace(0, last.sum() - 1, min(RUN_POINTS, int(last.sum()))).round().astype(int))
-        trace = {
-            "type": "scatter",
-            "mode": "lines",
-            "x": series.steps[last][kept],
-            "y": series.values[last][kept],
-            "line": {"color": look.faded(style.color, 0.35), "width": 1},
-            "hovertemplate": f"%{{y:.5g}}<extra>{curve.group}, seed {series.seed}</extra>",
-        }
-        traces.append({**trace, "name": curve.group, "legendgroup": curve.group, "showlegend": False})
+        x, y = series.steps[last][kept], series.values[last][kept]
+        stroke = {"color": look.faded(style.color, 0.35), "width": 1}
+        hover = f"%{{y:.5g}}<extra>{curve.group}, seed {series.seed}</extra>"
+        traces.append(trace("lines", x, y, line=stroke, hovertemplate=hover, **_unnamed(curve.group, curve.group)))
     return traces
 
 
@@ -142,16 +137,16 @@ def _rows(comparison: Comparison, title: str, label: str, rows: Sequence[Row], a
     for k, (name, estimate, singles, group) in enumerate(rows):
         style = _style(comparison, group)
         value, low, high = map(float, estimate)
-        held = {"type": "scatter", "name": name, "legendgroup": group, "showlegend": False}
+        held = _unnamed(name, group)
         if len(singles):
-            dots = {"mode": "markers", "x": singles, "y": np.full(len(singles), k + 0.3), "hoverinfo": "x"}
-            traces.append({**held, **dots, "marker": {"size": 4, "color": look.faded(style.color, 0.6)}})
+            dots = {"size": 4, "color": look.faded(style.color, 0.6)}
+            traces.append(trace("markers", singles, np.full(len(singles), k + 0.3), marker=dots, hoverinfo="x", **held))
         if np.isfinite(low):
-            bar = {"mode": "lines", "x": [low, high], "y": [k, k], "hoverinfo": "skip"}
-            traces.append({**held, **bar, "line": {"color": look.faded(style.color, 0.4), "width": BAR_WIDTH}})
+            bar = {"color": look.faded(style.color, 0.4), "width": BAR_WIDTH}
+            traces.append(trace("lines", [low, high], [k, k], line=bar, hoverinfo="skip", **held))
         interval = f"<br>{low:.5g} to {high:.5g}" if np.isfinite(low) else "<br>no interval from a single seed"
-        point = {"mode": "markers", "x": [value], "y": [k], "marker": {"size": 9, "color": style.color}}
-        traces.append({**held, **point, "hovertemplate": f"%{{x:.5g}}{interval}<extra>{name}</extra>"})
+        hover, point = f"%{{x:.5g}}{interval}<extra>{name}</extra>", {"size": 9, "color": style.color}
+        traces.append(trace("markers", [value], [k], marker=point, hovertemplate=hover, **held))
     seen = np.concatenate([[*map(float, estimate), *singles] for _, estimate, singles, _ in rows])
     seen = seen if at is None else np.append(seen, at)
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
@@ -174,29 +169,24 @@ def rows_height(plots: Sequence[Plot]) -> int:
 
 def _band(comparison: Comparison, group: str, x: Floats, estimate: Estimate) -> Spec:
     """The area between the ends of the intervals; nothing where there are none."""
-    known = np.isfinite(estimate.low)
+    known, color = np.isfinite(estimate.low), _style(comparison, group).color
+    around = np.concatenate([x[known], x[known][::-1]])
     outline = np.concatenate([estimate.low[known], estimate.high[known][::-1]])
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": np.concatenate([x[known], x[known][::-1]]),
-        "y": outline,
-        "fill": "toself",
-        "fillcolor": look.faded(_style(comparison, group).color, 0.2),
-        "line": {"width": 0, "color": look.faded(_style(comparison, group).color, 0)},
-        "hoverinfo": "skip",
-        "name": group,
-        "legendgroup": group,
-        "showlegend": False,
-    }
+    area = {"fill": "toself", "fillcolor": look.faded(color, 0.2), "line": {"width": 0, "color": look.faded(color, 0)}}
+    return trace("lines", around, outline, hoverinfo="skip", **area, **_unnamed(group, group))
+
+
+def _unnamed(name: str, group: str) -> Spec:
+    """A trace that the legend shows by another of its group."""
+    return {"name": name, "legendgroup": group, "showlegend": False}
 
 
 def _line(comparison: Comparison, group: str, x: Floats, y: Floats, at: str, marked: bool = True) -> Spec:
     style = _style(comparison, group)
     marks = {"color": style.color, "dash": style.dash, "symbol": style.symbol}
-    trace = line(x, y, marks, name=group, hovertemplate=f"%{{y:.5g}}<extra>{group}, {at}</extra>")
-    trace["line"]["width"] = 2.2
-    return trace if marked else {**trace, "mode": "lines"}
+    drawn = line(x, y, marks, name=group, hovertemplate=f"%{{y:.5g}}<extra>{group}, {at}</extra>")
+    drawn["line"]["width"] = 2.2
+    return drawn if marked else {**drawn, "mode": "lines"}
 
 
 def _style(comparison: Comparison, group: str) -> look.AgentStyle:

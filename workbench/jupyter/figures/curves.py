@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.errors import unknown_name
 from workbench.jupyter import look
-from workbench.jupyter.figures.plots import Floats, Plot, empty, level, line
+from workbench.jupyter.figures.plots import Floats, Plot, empty, level, line, trace
 from workbench.jupyter.figures.run_columns import RunColumns, unit_label
 from workbench.jupyter.look import Spec
 
@@ -44,25 +44,41 @@ AGENT_COLUMNS = {
 def run_curves(runs: Sequence[RunColumns], column: str = "return", beside_agents: bool = False) -> Plot:
     """A column of the history against environment steps, one line a run; evaluations, where there are any, as diamonds.
 
-    What a fork shares with a run before it in ``runs`` is drawn once: its line begins where the two part. Where agents
-    are shown beside it (``beside_agents``), runs keep to colours that few teams' agents have.
+    Of a column of the agent history the mean over the agents is drawn. What a fork shares with a run before it in
+    ``runs`` is drawn once: its line begins where the two part. Where agents are shown beside it (``beside_agents``),
+    runs keep to colours that few teams' agents have.
     """
-    title, label = ITERATION_COLUMNS[column]
+    if column not in ITERATION_COLUMNS and column not in AGENT_COLUMNS:
+        raise unknown_name("column", column, [*ITERATION_COLUMNS, *AGENT_COLUMNS])
+    title, label = ITERATION_COLUMNS.get(column) or AGENT_COLUMNS[column]
     traces = []
     for i, run in enumerate(runs):
         style = {"color": look.run_color(i, beside_agents)}
-        start = shared(runs, i)
-        x, y = run.column("iterations", "env_steps"), run.column("iterations", column)
-        rows = slice(max(_last_finite(y[:start]), 0), None)
+        since = run.column("iterations", "env_steps")[: shared(runs, i)].max(initial=-1.0)
+        x, y = _against_steps(run, column)
+        rows = slice(max(_last_finite(y[x <= since]), 0), None)
         hover = f"%{{y:.5g}}<extra>{run.name}, %{{x:,}} steps</extra>"
         several = len(runs) > 1
         traces.append(line(x[rows], y[rows], style, name=run.name, showlegend=several, hovertemplate=hover))
         if column == "return":
-            traces += _evaluations(run, style, several, since=x[start - 1] if start else -1.0)
-    if not any(len(trace["x"]) for trace in traces):
-        reason = "no episode has ended yet" if any(len(run.column("iterations", "env_steps")) for run in runs) else None
-        return empty(title, reason or NOTHING_YET)
-    return Plot(title, traces, ENV_STEPS, {"title": {"text": label}})
+            traces += _evaluations(run, style, several, since)
+    if not any(len(each["x"]) for each in traces):
+        known = column in ITERATION_COLUMNS and any(len(run.column("iterations", "env_steps")) for run in runs)
+        return empty(title, "no episode has ended yet" if known else NOTHING_YET)
+    return Plot(title.replace(" per agent", ", mean over agents"), traces, ENV_STEPS, {"title": {"text": label}})
+
+
+def _against_steps(run: RunColumns, column: str) -> tuple[Floats, Floats]:
+    """Environment steps, and a column of the history or the mean over the agents of one of theirs."""
+    if column in ITERATION_COLUMNS:
+        return run.column("iterations", "env_steps"), run.column("iterations", column)
+    none = np.array([])
+    steps, values = (
+        np.concatenate([none, *(run.updates_of(unit, name) for unit in run.updates)]) for name in ("env_steps", column)
+    )
+    known = np.isfinite(values)
+    at = np.unique(steps[known])
+    return at, np.array([values[known & (steps == step)].mean() for step in at])
 
 
 def _evaluations(run: RunColumns, style: Spec, several: bool, since: float) -> list[Spec]:
@@ -70,16 +86,11 @@ def _evaluations(run: RunColumns, style: Spec, several: bool, since: float) -> l
     x, y = x[x > since], y[x > since]
     if not len(x):
         return []
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": y,
-        "name": f"{run.name}, evaluated" if several else "evaluated",
-        "marker": {"symbol": "diamond", "size": 9, "color": style["color"]},
-        "hovertemplate": "%{y:.5g}<extra>evaluated, %{x:,} steps</extra>",
-    }
-    return [trace]
+    name = f"{run.name}, evaluated" if several else "evaluated"
+    marker = {"symbol": "diamond", "size": 9, "color": style["color"]}
+    return [
+        trace("markers", x, y, name=name, marker=marker, hovertemplate="%{y:.5g}<extra>evaluated, %{x:,} steps</extra>")
+    ]
 
 
 def shared(runs: Sequence[RunColumns], i: int) -> int:
@@ -116,10 +127,10 @@ def agent_curves(run: RunColumns, column: str) -> Plot:
         hover = f"%{{y:.4g}}<extra>{name}, iteration %{{x}}</extra>"
         x, y = run.updates_of(unit, "iteration"), run.updates_of(unit, column)
         traces.append(line(x, y, marks, name=name, hovertemplate=hover))
-    if not any(len(trace["x"]) for trace in traces):
+    if not any(len(each["x"]) for each in traces):
         updated = any(len(run.updates_of(unit, "iteration")) for unit in run.updates)
         return empty(title, f"{run.name} has no such number" if updated else NOTHING_YET, traces)
-    newest = max(trace["x"][-1] for trace in traces if len(trace["x"]))
+    newest = max(each["x"][-1] for each in traces if len(each["x"]))
     plot = Plot(title, traces, _iteration_axis(newest), {"title": {"text": label}})
     if column == "kl" and run.max_kl is not None:
         shape, note = level(run.max_kl, "δ")
@@ -128,29 +139,6 @@ def agent_curves(run: RunColumns, column: str) -> Plot:
     return plot
 
 
-def _all_updates(run: RunColumns, column: str) -> Floats:
-    return np.concatenate([np.array([]), *(run.updates_of(unit, column) for unit in run.updates)])
-
-
 def _iteration_axis(newest: float) -> Spec:
     """Iterations are whole numbers, however few there are."""
     return {**ITERATION, "dtick": 1} if newest < 8 else ITERATION
-
-
-def compared(runs: Sequence[RunColumns], column: str) -> Plot:
-    """Any column of several runs against environment steps; agents' columns as their mean over the agents."""
-    if column in ITERATION_COLUMNS:
-        return run_curves(runs, column)
-    if column not in AGENT_COLUMNS:
-        raise unknown_name("column", column, [*ITERATION_COLUMNS, *AGENT_COLUMNS])
-    title, label = AGENT_COLUMNS[column]
-    traces = []
-    for i, run in enumerate(runs):
-        steps, values = (_all_updates(run, name) for name in ("env_steps", column))
-        since = run.column("iterations", "env_steps")[: shared(runs, i)][-1:]
-        at = np.unique(steps[np.isfinite(values) & (steps >= since.sum())])
-        mean = np.array([values[(steps == step) & np.isfinite(values)].mean() for step in at])
-        traces.append(line(at, mean, {"color": look.run_color(i)}, name=run.name, showlegend=len(runs) > 1))
-    if not any(len(trace["x"]) for trace in traces):
-        return empty(title, NOTHING_YET)
-    return Plot(title.replace(" per agent", ", mean over agents"), traces, ENV_STEPS, {"title": {"text": label}})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,30 +87,14 @@ def captioned(figure: Spec, lines: Sequence[str]) -> Spec:
     letters = int((layout["width"] - 24) / CAPTION_LETTER)
     wrapped = [part for text in lines for part in textwrap.wrap(text, letters, subsequent_indent="    ")]
     below = layout["margin"]["b"]
-    note = {
-        "text": "<br>".join(wrapped).replace("    ", "&nbsp;" * 4),
-        "align": "left",
-        "showarrow": False,
-        "name": "caption",
-    }
-    note |= {"xref": "paper", "x": 0, "xanchor": "left", "xshift": 12 - layout["margin"]["l"]}
-    note |= {
-        "yref": "paper",
-        "y": 0,
-        "yanchor": "top",
-        "yshift": -below - CAPTION_GAP,
-        "font": {"size": look.TICK_SIZE},
-    }
+    words = "<br>".join(wrapped).replace("    ", "&nbsp;" * 4)
+    shift = {"xshift": 12 - layout["margin"]["l"], "yshift": -below - CAPTION_GAP}
+    style: Spec = {"font": {"size": look.TICK_SIZE}, "align": "left", "name": "caption"}
+    notes = [*layout["annotations"], note(words, ("paper", 0, "left"), ("paper", 0, "top"), **shift, **style)]
     room = LINE * len(wrapped) + CAPTION_GAP + 8
-    return {
-        "data": figure["data"],
-        "layout": {
-            **layout,
-            "annotations": [*layout["annotations"], note],
-            "height": layout["height"] + room,
-            "margin": {**layout["margin"], "b": below + room},
-        },
-    }
+    margin = {**layout["margin"], "b": below + room}
+    larger = {**layout, "annotations": notes, "height": layout["height"] + room, "margin": margin}
+    return {"data": figure["data"], "layout": larger}
 
 
 def fit_labels(plot: Plot, span: float) -> Plot:
@@ -164,15 +147,9 @@ def _add(
         traces.append(own)
     for kind, things in (("shapes", plot.shapes), ("annotations", plot.notes)):
         layout[kind] += [{**thing, **{ref: _moved(thing[ref], ids) for ref in ("xref", "yref")}} for thing in things]
-    heading = {
-        "text": f"<b>{plot.title}</b>",
-        "xref": "paper",
-        "x": across[0],
-        "xanchor": "left",
-        "name": "panel title",
-    }
-    heading |= {"yref": "paper", "y": high, "yanchor": "bottom", "yshift": 6, "font": {"size": look.TITLE_SIZE}}
-    layout["annotations"].append({**heading, "showarrow": False})
+    style: Spec = {"name": "panel title", "yshift": 6, "font": {"size": look.TITLE_SIZE}}
+    place = ("paper", across[0], "left"), ("paper", high, "bottom")
+    layout["annotations"].append(note(f"<b>{plot.title}</b>", *place, **style))
 
 
 def _moved(ref: str, ids: dict[str, str]) -> str:
@@ -193,12 +170,24 @@ def _legend_rows(names: Sequence[str], width: float) -> int:
     return -(-len(names) // max(1, int((width - 80) / entry)))
 
 
+def note(text: str, across: tuple[str, float, str], up: tuple[str, float, str], **more: object) -> Spec:
+    """Words in a figure; ``across`` and ``up``: the axis that they are placed by, where, and which side is there."""
+    place: Spec = {"text": text, "showarrow": False}
+    for which, at in (("x", across), ("y", up)):
+        place |= {f"{which}ref": at[0], which: at[1], f"{which}anchor": at[2]}
+    return place | more
+
+
+def trace(mode: str, x: Floats | Sequence[float], y: Floats | Sequence[float], **more: object) -> Spec:
+    """A scatter trace: "lines", "markers" or both, as Plotly writes them."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **more}
+
+
 def empty(title: str, message: str, entries: Sequence[Spec] = ()) -> Plot:
     """A panel that says why it shows nothing; ``entries`` are traces without points, for the legend."""
-    note = {"text": message, "xref": "x domain", "x": 0.5, "yref": "y domain", "y": 0.5, "showarrow": False}
+    words = note(message, ("x domain", 0.5, "center"), ("y domain", 0.5, "middle"))
     hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "range": [0, 1]}
-    blank = {"type": "scatter", "x": [], "y": [], "showlegend": False}
-    return Plot(title, [blank, *entries], dict(hidden), dict(hidden), notes=[note])
+    return Plot(title, [trace("lines", [], [], showlegend=False), *entries], dict(hidden), dict(hidden), notes=[words])
 
 
 def thinned(x: Floats, y: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floats]:
@@ -219,29 +208,18 @@ def thinned(x: Floats, y: Floats, most: int = MOST_POINTS) -> tuple[Floats, Floa
     return x[keep], y[keep]
 
 
-def line(x: Floats, y: Floats, style: Spec, **more: Any) -> Spec:
+def line(x: Floats, y: Floats, style: Spec, **more: object) -> Spec:
     """A trace of the finite points; marked one by one while they are few."""
     finite = np.isfinite(y)
     few = int(finite.sum()) <= 30
     x, y = thinned(x[finite], y[finite])
-    trace = {"type": "scatter", "x": x, "y": y, "mode": "lines+markers" if few else "lines", **more}
-    trace["line"] = {"width": look.LINE_WIDTH, **{key: style[key] for key in ("color", "dash") if key in style}}
-    trace["marker"] = {"size": 5, "color": style["color"], "symbol": style.get("symbol", "circle")}
-    return trace
+    stroke = {"width": look.LINE_WIDTH} | {key: style[key] for key in ("color", "dash") if key in style}
+    marker = {"size": 5, "color": style["color"], "symbol": style.get("symbol", "circle")}
+    return trace("lines+markers" if few else "lines", x, y, **more, line=stroke, marker=marker)
 
 
-def level(y: float, text: str, side: str = "right") -> tuple[Spec, Spec]:
+def level(y: float, text: str) -> tuple[Spec, Spec]:
     """A dashed line across a panel at a value, with its name: (shape, note)."""
-    shape = {
-        "type": "line",
-        "xref": "x domain",
-        "x0": 0,
-        "x1": 1,
-        "yref": "y",
-        "y0": y,
-        "y1": y,
-        "line": {"dash": "dash"},
-    }
-    note = {"text": text, "xref": "x domain", "x": 1 if side == "right" else 0, "yref": "y", "y": y, "showarrow": False}
-    note |= {"xanchor": side, "yanchor": "bottom"}
-    return shape, note
+    across = {"xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y}
+    shape = {"type": "line", **across, "line": {"dash": "dash"}}
+    return shape, note(text, ("x domain", 1, "right"), ("y", y, "bottom"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.jupyter import look
-from workbench.jupyter.figures.plots import Floats, Plot, empty
+from workbench.jupyter.figures.plots import Floats, Plot, empty, note, trace
 from workbench.jupyter.figures.run_columns import RunColumns, unit_label
 from workbench.jupyter.look import Spec
 
@@ -111,7 +111,7 @@ def effective_sample_size(run: RunColumns) -> Plot:
 
 def _below_one(traces: list[Spec]) -> Spec:
     """The axis of shares that begin at 1, with room above for the note."""
-    least = min((float(trace["y"].min()) for trace in traces if len(trace["y"])), default=0.0)
+    least = min((float(each["y"].min()) for each in traces if len(each["y"])), default=0.0)
     depth = max(1 - least, 1e-4)
     return {"tickformat": "~%", "range": [1 - 1.12 * depth, 1 + 0.3 * depth]}
 
@@ -152,15 +152,9 @@ def _known(run: RunColumns, at: Positions, column: str) -> Spec:
 def _bars(run: RunColumns, at: Positions, column: str, axis: str) -> Spec:
     known = _known(run, at, column)
     colors = known["marker"]["color"]
-    return known | {
-        "type": "bar",
-        "yaxis": axis,
-        "width": 0.62,
-        "marker": {"color": [look.faded(color, 0.4) for color in colors], "line": {"color": colors, "width": 1.4}},
-        "showlegend": False,
-        "textposition": "none",
-        "hovertemplate": "%{y:.2%}<extra>%{text}</extra>",
-    }
+    marker = {"color": [look.faded(color, 0.4) for color in colors], "line": {"color": colors, "width": 1.4}}
+    hover = {"textposition": "none", "hovertemplate": "%{y:.2%}<extra>%{text}</extra>"}
+    return {"type": "bar", **known, "yaxis": axis, "width": 0.62, "marker": marker, "showlegend": False, **hover}
 
 
 def _effective(run: RunColumns, at: Positions) -> list[Spec]:
@@ -170,33 +164,18 @@ def _effective(run: RunColumns, at: Positions) -> list[Spec]:
 
 def _marks(run: RunColumns, at: Positions, column: str, name: str) -> Spec:
     known = _known(run, at, column)
-    return known | {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "showlegend": False,
-        "line": {"color": NEUTRAL, "width": 1.4},
-        "marker": known["marker"] | {"size": 9, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}},
-        "hovertemplate": f"{name} %{{y:.4g}}<extra>%{{text}}</extra>",
-    }
+    known["marker"] |= {"size": 9, "symbol": "diamond", "line": {"color": NEUTRAL, "width": 1}}
+    hover, stroke = f"{name} %{{y:.4g}}<extra>%{{text}}</extra>", {"color": NEUTRAL, "width": 1.4}
+    return trace("lines+markers", **known, name=name, showlegend=False, line=stroke, hovertemplate=hover)
 
 
 def _reference(x: Floats, y: Floats, formula: str) -> Spec:
-    known = np.isfinite(y)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": x[known],
-        "y": y[known],
-        "name": INDEPENDENT,
-        "showlegend": False,
-        "line": {"color": NEUTRAL, "width": 1.4, "dash": "dash"},
-        "hovertemplate": f"{formula}: %{{y:.4g}}<extra>{INDEPENDENT}</extra>",
-    }
+    known, stroke = np.isfinite(y), {"color": NEUTRAL, "width": 1.4, "dash": "dash"}
+    hover = f"{formula}: %{{y:.4g}}<extra>{INDEPENDENT}</extra>"
+    return trace("lines", x[known], y[known], name=INDEPENDENT, showlegend=False, line=stroke, hovertemplate=hover)
 
 
 def _reference_note(side: str) -> Spec:
     """What the dashed line is, in the corner that the curves leave free."""
-    at = {"xref": "x domain", "x": 1, "xanchor": "right", "yref": "y domain", "y": float(side == "top")}
-    words = {"text": f"dashed: {INDEPENDENT}", "font": {"size": look.TICK_SIZE, "color": NEUTRAL}}
-    return {**at, **words, "yanchor": side, "showarrow": False}
+    corner = ("x domain", 1.0, "right"), ("y domain", float(side == "top"), side)
+    return note(f"dashed: {INDEPENDENT}", *corner, font={"size": look.TICK_SIZE, "color": NEUTRAL})

@@ -41,7 +41,7 @@ class Record:
     ``record.figure`` is the Plotly figure, ``record.png`` the picture. Raises ``TypeError`` for anything else.
     """
 
-    def __init__(self, figure: go.Figure | Mapping[str, Any], text: str | None = None) -> None:
+    def __init__(self, figure: go.Figure | Mapping[str, object], text: str | None = None) -> None:
         self._stored = plain_figure(figure)
         self.text = text if text is not None else describe(self._stored)
 
@@ -64,7 +64,7 @@ class Record:
 
         return png(self._plain)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Spec:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Spec:
         bundle = {PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}}, "text/plain": self.text}
         try:
             bundle["image/png"] = base64.b64encode(self.png).decode("ascii")
@@ -76,7 +76,7 @@ class Record:
         return self.text
 
 
-def show(figure: Any, text: str | None = None) -> None:
+def show(figure: object, text: str | None = None) -> None:
     """Display a figure as a record: interactive where that is possible, a picture elsewhere, a short text at the least.
 
     ``figure`` is a Plotly figure, its plain form, or anything with a ``.figure``. Text as for ``Record``.
@@ -88,7 +88,7 @@ def show(figure: Any, text: str | None = None) -> None:
     IPython.display.display(record)  # type: ignore[no-untyped-call]
 
 
-def plain_figure(figure: Any) -> Spec:
+def plain_figure(figure: object) -> Spec:
     """A figure as plain JSON data: arrays as lists of rounded numbers, a size, and a template that reads anywhere."""
     if hasattr(figure, "to_plotly_json"):
         figure = figure.to_plotly_json()
@@ -104,7 +104,7 @@ def plain_figure(figure: Any) -> Spec:
     return {"data": plain([dict(trace) for trace in figure["data"]]), "layout": plain(layout)}
 
 
-def _own_template(given: Any) -> Any:
+def _own_template(given: object) -> object:
     """The template that a stored figure carries with it, since its next reader knows none of ours by name.
 
     Plotly puts its default template into every figure made with ``Figure()``: that is no choice, so ours replaces it.
@@ -122,7 +122,7 @@ def _own_template(given: Any) -> Any:
     return given
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """JSON data from any value of a figure: numbers rounded to 6 significant digits, NaN and infinities as None.
 
     >>> plain({"y": np.array([1 / 3, np.nan]), "names": ("a", "b")})
@@ -147,7 +147,7 @@ def plain(value: Any) -> Any:
     return str(value)  # dates and the like: Plotly reads their text
 
 
-def describe(figure: Mapping[str, Any]) -> str:
+def describe(figure: Spec) -> str:
     """One line from the words of a figure, never from its numbers: the same on every machine.
 
     >>> describe({"data": [{"name": "seed 0"}, {"name": "seed 1"}], "layout": {"title": {"text": "Return"}}})

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from workbench.jupyter.figures.plots import Floats
 
-Column = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.running.run_view import Run
+
+Column = npt.NDArray[np.generic]
 Columns = Mapping[str, Column]
 
 STANDARDIZED = "std of A"
@@ -60,73 +65,76 @@ def floats(columns: Columns, name: str) -> Floats:
     return np.full(len(next(iter(columns.values()), ())), np.nan)
 
 
-def read(trainer: Any, name: str | None = None, m_factors: bool = False) -> RunColumns:
+# What a view may be given: one trainer, or several.
+One: TypeAlias = "Run | RunColumns"
+Several: TypeAlias = "One | Sequence[One] | Mapping[str, Run]"
+
+
+def is_run(value: object) -> TypeGuard[Run]:
+    """Whether something is a trainer, or looks like one."""
+    return hasattr(value, "agent_history")
+
+
+def read(trainer: One, name: str | None = None, m_factors: bool = False) -> RunColumns:
     """The columns of one trainer, if they were not read already; the M-factors, which are large, only if asked for."""
     if isinstance(trainer, RunColumns):
         return trainer
-    if not hasattr(trainer, "agent_history"):
+    if not is_run(trainer):
         raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
+    rows = columns_of(trainer.agent_history)
+    units = rows.pop("agent").astype(str)
+    updates = {unit: {name: column[units == unit] for name, column in rows.items()} for unit in trainer.units}
+    known = run_columns(trainer, name or _method(trainer), columns_of(trainer.history), updates)
+    return replace(known, m_factors=trainer.m_factors) if m_factors else known
+
+
+def run_columns(trainer: Run, name: str, iterations: Columns, updates: Mapping[str, Columns]) -> RunColumns:
+    """A run of which the large tables were read already; without M-factors."""
+    max_kl_of = getattr(trainer.settings, "max_kl_of", None)
     return RunColumns(
-        name=name if name is not None else _method(trainer),
+        name=name,
         agents=tuple(trainer.env.agents),
         order=tuple(trainer.iteration_order),
-        iterations=_columns(trainer.history),
-        updates=by_unit(trainer.units, _columns(trainer.agent_history)),
-        evaluations=_columns(trainer.evaluations),
-        m_factors=trainer.m_factors if m_factors else {},
-        **settings_shown(trainer),
+        iterations=iterations,
+        updates=updates,
+        evaluations=columns_of(trainer.evaluations),
+        max_kl=None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents))),
+        unit=STANDARDIZED if getattr(trainer.settings, "standardize_advantages", True) else "return",
     )
 
 
-def read_all(trainers: Any, m_factors: bool = False) -> list[RunColumns]:
+def read_all(trainers: Several, m_factors: bool = False) -> list[RunColumns]:
     """The runs of one trainer, of {name: trainer}, or of a sequence of trainers (named by method and number).
 
     ``m_factors``: with those of the first run. Columns that were read already are taken as they are.
     """
     if isinstance(trainers, list) and trainers and all(isinstance(run, RunColumns) for run in trainers):
         return trainers
-    several = named(trainers).items()
-    return [read(trainer, name, m_factors and i == 0) for i, (name, trainer) in enumerate(several)]
+    return [read(trainer, name, m_factors and i == 0) for i, (name, trainer) in enumerate(named(trainers).items())]
 
 
-def named(trainers: Any) -> dict[str, Any]:
+def named(trainers: Several) -> dict[str, Run]:
     """{name: trainer} of what a view is given."""
     if isinstance(trainers, Mapping) and trainers:
         return {str(name): trainer for name, trainer in trainers.items()}
-    if hasattr(trainers, "agent_history"):
+    if is_run(trainers):
         return {_method(trainers): trainers}
-    if isinstance(trainers, Iterable) and not isinstance(trainers, str):
-        several = list(trainers)
-        if several and all(hasattr(trainer, "agent_history") for trainer in several):
-            return {f"{_method(trainer)} {i}": trainer for i, trainer in enumerate(several, 1)}
+    several = list(trainers) if isinstance(trainers, Iterable) and not isinstance(trainers, str) else []
+    runs = [trainer for trainer in several if is_run(trainer)]
+    if runs and len(runs) == len(several):
+        return {f"{_method(trainer)} {i}": trainer for i, trainer in enumerate(runs, 1)}
     raise TypeError(
         f"got {trainers!r}; expected a trainer, a sequence of trainers, or a mapping such as "
         '{"ε = 0.2": trainer, "ε = 0.05": fork}.'
     )
 
 
-def _method(trainer: Any) -> str:
+def _method(trainer: Run) -> str:
     return str(getattr(trainer, "method", "run"))
 
 
-def settings_shown(trainer: Any) -> dict[str, Any]:
-    """The settings that a ``RunColumns`` carries."""
-    standardized = getattr(trainer.settings, "standardize_advantages", True)
-    max_kl_of = getattr(trainer.settings, "max_kl_of", None)
-    max_kl = None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents)))
-    return {"max_kl": max_kl, "unit": STANDARDIZED if standardized else "return"}
-
-
-def by_unit(units: Sequence[str], columns: Columns) -> dict[str, Columns]:
-    """The rows of an agent history apart by unit."""
-    if not len(columns.get("agent", ())):
-        return {unit: {} for unit in units}
-    names = columns["agent"].astype(str)
-    rows = {unit: np.flatnonzero(names == unit) for unit in units}
-    return {unit: {name: column[rows[unit]] for name, column in columns.items() if name != "agent"} for unit in units}
-
-
-def _columns(table: Any) -> dict[str, Column]:
+def columns_of(table: pd.DataFrame) -> dict[str, Column]:
+    """The columns of a table of a trainer."""
     return {str(name): table[name].to_numpy() for name in table.columns}
 
 

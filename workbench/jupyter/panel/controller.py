@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from workbench.errors import unknown_name
 from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.run_columns import unit_label
-from workbench.jupyter.panel.history_buffer import HistoryBuffer
+from workbench.jupyter.panel.history_buffer import HistoryBuffer, follow
 from workbench.jupyter.panel.message import Message, one_line
-from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal, TrainingThread
 from workbench.learning.events import AgentUpdated, CriticUpdated, Event
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 Names = tuple[str, ...]
 Result = TypeVar("Result")
 
+ARRANGED, OWN = "arranged", "own"  # orders beside the named rules: as the user has put the agents, a function
 BACK = ("agent", "iteration")
 NUMBERS = (
     ("kl", "KL", ".3g"),
@@ -32,6 +32,28 @@ NUMBERS = (
     ("effective_sample_size", "ESS", ".1%"),
 )
 PHASES_BACK = {"update_agent": 1, "update_critic": 1, "collect": 2, "estimate": 3}  # to before the last agent's update
+
+
+@dataclass(frozen=True)
+class AdjustableSetting:
+    """A number of a method that the panel has a slider for."""
+
+    setting: str
+    label: str
+    title: str
+    low: float
+    high: float
+    logarithmic: bool = False
+
+
+CLIP = "How far the ratio of an agent's policies may move the surrogate"
+TEAM_KL = "How far the whole team may move in one iteration, in nats"
+AGENT_KL = "How far an agent's policy may move in one update, in nats"
+ADJUSTABLE_SETTINGS = (
+    AdjustableSetting("clip_epsilon", "clip ε", CLIP, 0.01, 0.5),
+    AdjustableSetting("team_max_kl", "team's KL δ", TEAM_KL, 1e-3, 0.5, True),
+    AdjustableSetting("max_kl", "max KL δ", AGENT_KL, 1e-4, 0.1, True),
+)
 
 
 def numbers_of(event: AgentUpdated) -> str:
@@ -46,6 +68,11 @@ class SessionController:
 
     Methods that change a trainer are to be called between two phases: ``submit`` and ``do`` see to that. ``on_change``
     is called, in any thread, when there may be something new to show.
+
+    buffers      {name: buffer} of all runs; ``active`` the name of the one that the panel drives
+    message      of the status line; ``trouble`` what went wrong beside it, in a listener
+    evaluating   whether it plays episodes with the policies as they are
+    asked_order  an order that was asked for and is not in effect yet; ``asked_value`` of the setting likewise
     """
 
     def __init__(self, trainer: Trainer, name: str, on_change: Callable[[], None]) -> None:
@@ -58,10 +85,10 @@ class SessionController:
         self.failure: Exception | None = None
         self.events: list[Event] = []
         self.evaluating = False
+        self.asked_order: Names | None = None
+        self.asked_value: float | None = None
         self.on_change = on_change
         self.worker = TrainingThread(self._step, self.evaluate, lambda: self.on_change(), self._stopped)
-        self._asked_order: Names | None = None
-        self._asked_value: float | None = None
         self._started_at = 0
         self._watch(trainer)
 
@@ -70,24 +97,44 @@ class SessionController:
         """The trainer of the active run."""
         return self.buffers[self.active].trainer
 
-    def state(self) -> PanelState:
-        """What there is to show."""
+    @property
+    def running(self) -> bool:
+        """Whether it trains."""
+        return self.worker.goal is not None
+
+    @property
+    def fraction(self) -> float | None:
+        """How far it is on the way to its goal, where that is known."""
         goal = self.worker.goal
-        fraction = None
-        if goal is not None and goal.env_steps:
-            whole = max(goal.env_steps - self._started_at, 1)
-            fraction = min(max((self.trainer.env_steps - self._started_at) / whole, 0.0), 1.0)
-        return PanelState(
-            buffers=self.buffers,
-            active=self.active,
-            running=goal is not None,
-            evaluating=self.evaluating,
-            fraction=fraction,
-            message=self.message,
-            trouble=self.trouble,
-            asked_order=self._asked_order,
-            asked_value=self._asked_value,
-        )
+        if goal is None or not goal.env_steps:
+            return None
+        whole = max(goal.env_steps - self._started_at, 1)
+        return min(max((self.trainer.env_steps - self._started_at) / whole, 0.0), 1.0)
+
+    @property
+    def setting(self) -> AdjustableSetting | None:
+        """The setting of the trainer's method that may be adjusted, if it has one."""
+        held = self.trainer.settings
+        return next((each for each in ADJUSTABLE_SETTINGS if getattr(held, each.setting, None) is not None), None)
+
+    @property
+    def order(self) -> Names:
+        """The order to show: what was asked for, else this iteration's order, else the next one's."""
+        trainer = self.trainer
+        if self.asked_order is not None:
+            return self.asked_order
+        if trainer.phase in ("update_agent", "update_critic"):
+            return trainer.iteration_order
+        try:
+            return trainer.remaining
+        except Exception:  # a user's own rule may need what is not there yet
+            return trainer.units
+
+    def following(self) -> str:
+        """Whose update comes next, or which phase."""
+        trainer = self.trainer
+        left = trainer.remaining if trainer.phase == "update_agent" else ()  # none any more, where it goes on meanwhile
+        return unit_label(trainer.env.agents, left[0]) if left else trainer.phase.replace("_", " ")
 
     def say(self, text: str) -> None:
         """Put a message into the status line."""
@@ -101,11 +148,9 @@ class SessionController:
 
     def _watch(self, trainer: Trainer) -> None:
         """Hear of listeners that fail, as long as this controller exists."""
-        failed = weakref.WeakMethod(self._listener_failed)
-        end = trainer.on_listener_failure(lambda listener, error: (method := failed()) and method(listener, error))
-        self._ends = [*self._ends, weakref.finalize(self, end)]
+        self._ends = [*self._ends, follow(trainer.on_listener_failure, self._listener_failed)]
 
-    def _listener_failed(self, listener: object, error: Exception) -> None:
+    def _listener_failed(self, listener: Callable[[Event], None], error: Exception) -> None:
         if self.failure is None:
             name = getattr(listener, "__name__", type(listener).__name__)
             self.failure = error
@@ -130,11 +175,6 @@ class SessionController:
         self.say(text)
         self.worker.pursue(goal)
 
-    def refuse_while_running(self, what: str) -> None:
-        """Raise while it trains: a step would interfere."""
-        if self.worker.goal is not None:
-            raise RuntimeError(f"it is training; pause() before {what}().")
-
     def _step(self) -> Event:
         event: Event = self.trainer.step()
         goal = self.worker.goal
@@ -150,7 +190,7 @@ class SessionController:
             place = f"{event.position + 1} of {len(self.trainer.units)}"
             return f"Updated {unit_label(self.trainer.env.agents, event.agent)} ({place}){numbers_of(event)}."
         if isinstance(event, CriticUpdated):
-            mean = self.buffers[self.active].latest("return")
+            mean = self.trainer.history["return"].iloc[-1]
             ended = "" if math.isnan(mean) else f"mean return {mean:.4g}, "
             return f"Iteration {event.iteration} is complete: {ended}value loss {event.value_loss:.3g}."
         return f"Done: {event!r}."
@@ -183,12 +223,10 @@ class SessionController:
             at_first = trainer.phase == "update_agent" and trainer.remaining == trainer.iteration_order
             phases = 4 if at_first else PHASES_BACK[trainer.phase]
         trainer.rewind(phases=phases, iterations=iterations)
-        following = trainer.phase.replace("_", " ")
-        if trainer.phase == "update_agent":
-            following = f"update of {unit_label(trainer.env.agents, trainer.remaining[0])}"
-        self.say(f"Back in iteration {trainer.iteration}; next: {following}.")
+        update = "update of " if trainer.phase == "update_agent" else ""
+        self.say(f"Back in iteration {trainer.iteration}; next: {update}{self.following()}.")
 
-    def fork(self, name: str | None, changes: dict[str, Any]) -> Trainer:
+    def fork(self, name: str | None, changes: dict[str, object]) -> Trainer:
         """A copy of the active run, which is the active one then."""
         if name in self.buffers:
             raise ValueError(f"there is a run {name!r} already; choose another name.")
@@ -214,46 +252,35 @@ class SessionController:
 
     def _apply_order(self, asked: Names) -> None:
         trainer = self.trainer
+        done = trainer.iteration_order[: -len(trainer.remaining)] if trainer.phase == "update_agent" else ()
         try:
-            done: Names = ()
-            if trainer.phase == "update_agent":
-                done = trainer.iteration_order[: len(trainer.iteration_order) - len(trainer.remaining)]
             self._set("order", asked)  # also for the agents still to be updated in this iteration
         finally:
-            self._asked_order = None
-        missed = [unit for place, unit in enumerate(done) if asked.index(unit) != place]
-        self.say(self._order_outcome(missed))
-
-    def _order_outcome(self, missed: Sequence[str]) -> str:
-        agents, left = self.trainer.env.agents, self.trainer.remaining
-        text = "Order as arranged"
-        text += (
-            f": {' → '.join(unit_label(agents, unit) for unit in left)}." if left else ", from the next iteration on."
-        )
+            self.asked_order = None
+        left = " → ".join(unit_label(trainer.env.agents, unit) for unit in trainer.remaining)
+        text = f"Order as arranged: {left}." if left else "Order as arranged, from the next iteration on."
+        missed = [unit_label(trainer.env.agents, unit) for k, unit in enumerate(done) if asked.index(unit) != k]
         if missed:
-            names = " and ".join(unit_label(agents, unit) for unit in missed)
-            text += f" {names} had been updated before the change came: moved from the next iteration on."
-        return text
+            what = "had been updated before the change came: moved from the next iteration on."
+            text += f" {' and '.join(missed)} {what}"
+        self.say(text)
 
     def _apply_rule(self, rule: str) -> None:
         if rule == OWN:
             return
-        self._set("order", self.state().order if rule == ARRANGED else rule)
+        self._set("order", self.order if rule == ARRANGED else rule)
         since = "who is left in this iteration on" if self.trainer.phase == "update_agent" else "the next iteration on"
         self.say(f"Order: {rule.replace('_', '-')}, from {since}.")
 
-    def _apply_value(self, setting: str, label: str, value: Any) -> None:
-        trainer = self.trainer
+    def _apply_value(self, setting: AdjustableSetting, value: float | str) -> None:
         try:
             with contextlib.suppress(TypeError, ValueError):
                 value = float(value)
-            self._set(setting, value)
+            self._set(setting.setting, value)
         finally:
-            self._asked_value = None
-        following = "the next agent"
-        if trainer.phase == "update_agent":
-            following = unit_label(trainer.env.agents, trainer.remaining[0])
-        self.say(f"{label} is {value:g} from the update of {following} on.")
+            self.asked_value = None
+        following = self.following() if self.trainer.phase == "update_agent" else "the next agent"
+        self.say(f"{setting.label} is {value:g} from the update of {following} on.")
 
     # --- having it done -----------------------------------------------------------------------------------------------
 
@@ -265,11 +292,19 @@ class SessionController:
             self.on_change()
 
     def submit(self, action: Callable[[], object], key: str | None = None) -> None:
-        """Have something done between two phases, and return; if it fails, the status line says so."""
+        """Have something done between two phases, and return; if it fails, the status line says so.
+
+        Of what is asked for with one ``key`` again and again, the newest counts.
+        """
         self.worker.submit(action, key).add_done_callback(self._report)
         self.on_change()
 
-    def _report(self, done: Future[Any]) -> None:
+    def pause_and(self, action: Callable[[], object]) -> None:
+        """Pause after the phase under way, and have something done."""
+        self.worker.pursue(None)
+        self.submit(action)
+
+    def _report(self, done: Future[object]) -> None:
         error = done.exception()
         if error is not None:
             self.say_error(error)
@@ -280,46 +315,32 @@ class SessionController:
 
     def step(self, what: str) -> None:
         """Go on by one "phase", to the end of the next "agent" update, or of the "iteration"."""
-        self.refuse_while_running("step")
+        if self.running:
+            raise RuntimeError("it is training; pause() before step().")
         end = {"agent": "next agent’s update", "iteration": "iteration"}.get(what, what)
         self.begin(Goal(what), f"On to the end of the {end} …")
-
-    def ask_pause(self) -> None:
-        """Pause after the phase under way."""
-        self.worker.pursue(None)
-        self.submit(self.say_paused)
-
-    def ask_rewind(self, what: str) -> None:
-        """Pause, and go back to before the last "agent" update or to the beginning of the "iteration"."""
-        self.worker.pursue(None)
-        self.submit(lambda: self.rewind(what))
-
-    def ask_run(self, name: str) -> None:
-        """Pause, and make another run the active one."""
-        self.worker.pursue(None)
-        self.submit(lambda: self.select(name))
 
     def ask_rule(self, rule: str) -> None:
         """Let a named rule decide the order."""
         self.submit(lambda: self._apply_rule(rule), key="rule")
 
-    def ask_value(self, value: Any) -> None:
+    def ask_value(self, value: float | str) -> None:
         """Set the adjustable setting; what is no number is refused by the trainer."""
-        setting = self.state().setting
+        setting = self.setting
         if setting is None:
             return
         with contextlib.suppress(TypeError, ValueError):
-            self._asked_value = float(value)
-        self.submit(lambda: self._apply_value(setting.setting, setting.label, value), key="value")
+            self.asked_value = float(value)
+        self.submit(lambda: self._apply_value(setting, value), key="value")
 
     def rearrange(self, how: Callable[[list[str]], list[str]]) -> None:
         """Put the agents that are still to be updated into another order among their places."""
-        order = list(self.state().order)
+        order = self.order
         left = self.trainer.remaining if self.trainer.phase == "update_agent" else order
         moved = iter(how([unit for unit in order if unit in left]))
         self.ask_order(tuple(next(moved) if unit in left else unit for unit in order))
 
     def ask_order(self, order: Names) -> None:
         """Update the agents in this order."""
-        self._asked_order = order
+        self.asked_order = order
         self.submit(lambda: self._apply_order(order), key="order")

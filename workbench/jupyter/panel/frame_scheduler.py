@@ -8,13 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from workbench.jupyter.panel.training_thread import LINGER
-
 MOST_A_SECOND = 5  # frames
 SHARE = 0.02  # of the kernel's time, at most, goes into frames while training
 PAGE_SHARE = 0.015  # of each core but one goes into drawing them, since the page may well be on this machine too
 ANSWER = 0.04  # seconds that a page works to answer: JupyterLab shows the kernel as busy, then as idle
 LONGEST = 5.0  # seconds between frames for the sake of the shares
+LINGER = 10.0  # seconds that a thread waits for more to do: new ones take new memory from the C library, megabytes each
 PATIENCE = 2.0  # seconds without an answer after which a page counts as hidden
 
 

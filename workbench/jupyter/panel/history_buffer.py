@@ -1,148 +1,111 @@
-"""A run's tables, appended to event by event, so that no frame of a live view reads them all again."""
+"""A run's tables, of which each frame of a live view reads only the rows that are new."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 
 from workbench.jupyter.figures.plots import Floats
-from workbench.jupyter.figures.run_columns import Columns, RunColumns, by_unit, settings_shown
-from workbench.learning.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
+from workbench.jupyter.figures.run_columns import Column, RunColumns, run_columns
+from workbench.learning.events import CriticUpdated, Event
 
 if TYPE_CHECKING:
     from workbench.running.trainer import Trainer
 
+P = ParamSpec("P")
+
+
+def follow(
+    subscribe: Callable[[Callable[P, None]], Callable[[], None]], hear: Callable[P, None]
+) -> Callable[[], object]:
+    """Subscribe the method ``hear``, without keeping its object alive; returns what ends that."""
+    method = weakref.WeakMethod(hear)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        alive = method()
+        if alive is not None:
+            alive(*args, **kwargs)
+
+    return weakref.finalize(hear.__self__, subscribe(call))  # type: ignore[attr-defined]
+
 
 class Table:
-    """Rows of numbers, appended one by one and read as columns.
+    """The numbers of a growing sequence of rows, as columns; only what is new is read.
 
     Columns that were handed out stay as they were: rows are only written behind their end.
 
-    >>> table = Table()
-    >>> table.append({"x": 1.0}); table.append({"x": 2.0, "y": 3.0})
-    >>> {name: column.tolist() for name, column in table.columns().items()}
+    >>> table, rows = Table(), [{"x": 1.0, "name": "a"}]
+    >>> first = table.read(rows)
+    >>> {name: column.tolist() for name, column in table.read([*rows, {"x": 2.0, "y": 3.0}]).items()}
     {'x': [1.0, 2.0], 'y': [nan, 3.0]}
     """
 
-    def __init__(self, columns: Columns | None = None) -> None:
-        given = {name: np.asarray(column, dtype=np.float64) for name, column in (columns or {}).items()}
-        self._length = len(next(iter(given.values()), ()))
-        self._columns: dict[str, Floats] = given
+    def __init__(self) -> None:
+        self._columns: dict[str, Floats] = {}
+        self._read: list[Mapping[str, object]] = []
 
-    def append(self, row: Mapping[str, float]) -> None:
-        n = self._length
-        for name in {*self._columns, *row}:
-            column = self._columns.get(name, np.array([]))
-            if n >= len(column):
-                larger = np.full(max(64, 2 * n), np.nan)
-                larger[: len(column)] = column
-                self._columns[name] = column = larger
-            column[n] = row.get(name, np.nan)
-        self._length = n + 1
+    def read(self, rows: Iterable[Mapping[str, object]]) -> dict[str, Floats]:
+        """The columns of ``rows``, which go on from those read last, or, after a rewind, part from them."""
+        rows = list(rows)
+        known = len(self._read)
+        if self._read and (len(rows) < known or rows[known - 1] is not self._read[-1]):
+            self._columns, known = {}, 0
+        for n, row in enumerate(rows[known:], known):
+            for name, value in row.items():
+                if isinstance(value, int | float):
+                    self._column(name, n)[n] = value
+        self._read = rows
+        return {name: self._column(name, len(rows) - 1)[: len(rows)] for name in self._columns}
 
-    def columns(self) -> dict[str, Floats]:
-        n = self._length
-        return {name: column[:n] for name, column in self._columns.items()}
-
-    def last(self, name: str) -> float:
-        """The newest value of a column; −1 before the first row."""
-        return float(self._columns[name][self._length - 1]) if self._length else -1.0
+    def _column(self, name: str, n: int) -> Floats:
+        """A column with room for row ``n``."""
+        column = self._columns.get(name, np.array([]))
+        if n >= len(column):
+            column = np.concatenate([column, np.full(max(64, 2 * n) - len(column), np.nan)])
+            self._columns[name] = column
+        return column
 
 
 class HistoryBuffer:
-    """Follows one trainer and gives its ``RunColumns`` at any time.
-
-    After a rewind, or where it missed something, it reads the trainer's own tables once.
-    """
+    """Follows one trainer and gives its ``RunColumns`` at any time."""
 
     def __init__(self, trainer: Trainer, name: str) -> None:
         self.trainer = trainer
         self.name = name
-        self._lock = threading.RLock()
-        self._rebuild()
-        hear = weakref.WeakMethod(self._hear)  # a trainer keeps no unused buffer alive
-        self.close = weakref.finalize(self, trainer.subscribe(lambda event: (method := hear()) and method(event)))
-
-    def _rebuild(self) -> None:
-        trainer = self.trainer
-        self._interventions = len(trainer.interventions)
-        history = trainer.history
-        numeric = {name: history[name].to_numpy() for name in history.columns if name != "order"}
-        self._iterations = Table(numeric)
-        rows = trainer.agent_history
-        split = by_unit(trainer.units, {str(name): rows[name].to_numpy() for name in rows.columns})
-        self._updates = {unit: Table(columns) for unit, columns in split.items()}
-        self._row: dict[str, float] = {}
-        self._complete: tuple[int, tuple[str, ...], dict[str, Any]] | None = None
-        self._read_evaluations()
-        self._missed = False
-
-    def _read_evaluations(self) -> None:
-        table = self.trainer.evaluations
-        self._evaluations = {str(name): table[name].to_numpy() for name in table.columns}
+        self._lock = threading.Lock()
+        self._iterations = Table()
+        self._updates = {unit: Table() for unit in trainer.units}
+        self._complete: tuple[int | None, tuple[str, ...], Mapping[str, Column]] | None = None
+        self.close = follow(trainer.subscribe, self._hear)
 
     def _hear(self, event: Event) -> None:
-        with self._lock:
-            if isinstance(event, Collected):
-                self._missed |= event.iteration != self._iterations.last("iteration") + 1
-                self._row = {
-                    "return": event.mean_return,
-                    "episode_length": event.mean_length,
-                    "episodes": event.episodes,
-                    "reward": event.mean_reward,
-                }
-            elif isinstance(event, Estimated):
-                self._row["explained_variance"] = event.explained_variance
-            elif isinstance(event, AgentUpdated):
-                self._hear_update(event)
-            elif isinstance(event, CriticUpdated):
-                self._hear_end(event)
-
-    def _hear_update(self, event: AgentUpdated) -> None:
-        table = self._updates[event.agent]
-        if event.iteration > table.last("iteration"):  # a rebuild may have read this row already
-            where = {"iteration": event.iteration, "env_steps": event.env_steps, "position": event.position}
-            table.append({**where, **event.diagnostics})
-
-    def _hear_end(self, event: CriticUpdated) -> None:
-        self._missed |= "return" not in self._row  # the iteration began before this buffer, or before a rewind
-        if event.iteration > self._iterations.last("iteration"):
-            where = {"iteration": event.iteration, "env_steps": event.env_steps, "value_loss": event.value_loss}
-            self._iterations.append({**where, **self._row})
-        self._row = {}
-        self._complete = (event.iteration, tuple(self.trainer.iteration_order), self.trainer.m_factors)
-
-    def latest(self, column: str) -> float:
-        """The newest value of a column of ``history``."""
-        with self._lock:
-            return self._iterations.last(column)
+        if isinstance(event, CriticUpdated):
+            self._complete = event.iteration, self.trainer.iteration_order, self.trainer.m_factors
 
     def run(self, settled: bool = False, beside: bool = False) -> RunColumns:
         """The run as far as it has come.
 
         ``settled``: M-factors and positions of the last complete iteration, for frames of a fast run, which would
-        otherwise flicker between half-finished iterations. ``beside``: without M-factors, for a run that is only shown
-        beside another.
+        otherwise flicker between half-finished iterations. ``beside``: without M-factors, which are large, for a run
+        that is only shown beside another.
         """
+        trainer, complete = self.trainer, self._complete
+        state = trainer._state
+        rows: dict[str, list[Mapping[str, object]]] = {unit: [] for unit in self._updates}
+        for row in state.agent_history:
+            rows[row["agent"]].append(row)
+        newest = state.history[-1]["iteration"] if len(state.history) else None
         with self._lock:
-            if self._missed or len(self.trainer.interventions) != self._interventions:
-                self._rebuild()
-            self._read_evaluations()
-            complete = self._complete if settled else None
-            shared = {
-                "name": self.name,
-                "agents": tuple(self.trainer.env.agents),
-                "iterations": self._iterations.columns(),
-                "updates": {unit: table.columns() for unit, table in self._updates.items()},
-                "evaluations": self._evaluations,
-                **settings_shown(self.trainer),
-            }
+            updates = {unit: table.read(rows[unit]) for unit, table in self._updates.items()}
+            run = run_columns(trainer, self.name, self._iterations.read(state.history), updates)
         if beside:
-            return RunColumns(**shared)
-        if complete is not None:
-            return RunColumns(**shared, upto=complete[0], order=complete[1], m_factors=complete[2])
-        return RunColumns(**shared, order=tuple(self.trainer.iteration_order), m_factors=self.trainer.m_factors)
+            return run
+        if settled and complete is not None and complete[0] == newest:  # and nothing was rewound since
+            upto, order, factors = complete
+            return replace(run, upto=upto, order=order, m_factors=factors)
+        return replace(run, order=state.order, m_factors=trainer.m_factors)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import ipywidgets
 import numpy as np
 
 from workbench.errors import unknown_name
 from workbench.jupyter import look
+from workbench.jupyter.assets import PageMessage
 from workbench.jupyter.figures import drawings, m_distributions
 from workbench.jupyter.figures.drawings import Drawing
 from workbench.jupyter.figures.record import Record
 from workbench.jupyter.figures.run_columns import unit_label
 from workbench.jupyter.look import Spec
-from workbench.jupyter.panel.controller import SessionController
+from workbench.jupyter.panel.controller import ARRANGED, OWN, SessionController
 from workbench.jupyter.panel.frame_scheduler import FrameScheduler
-from workbench.jupyter.panel.live_plot import LiveFigure
+from workbench.jupyter.panel.live_plot import LivePlot
 from workbench.jupyter.panel.message import Message, one_line
-from workbench.jupyter.panel.panel_state import ARRANGED, OWN, PanelState
 from workbench.jupyter.panel.training_thread import Goal
-from workbench.jupyter.panel.widgets import Buttons, Permutation, Request, SettingControl, Status, close_all
+from workbench.jupyter.panel.widgets import Buttons, Permutation, SettingControl, Status, close_all
 from workbench.learning.orders import RULES
 
 RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
@@ -58,7 +55,6 @@ class LivePanel:
         self.failure: Exception | None = None
         self._controller = controller
         self._scale: m_distributions.Scale = "auto"
-        self._speed = Speed()
         self._shown: object = None
         self._heard = -ANSWERS_APART
         self._control_frames = FrameScheduler(self._flush_controls, self._controls_failed)
@@ -66,20 +62,19 @@ class LivePanel:
         self.setting = SettingControl(self._hear_request)
         self.buttons = Buttons(self._hear_request)
         self.status = Status(self._hear_status)
-        self.figure = LiveFigure(self._arranged, self._failed)
-        self.plot = self.figure.plot
-        self._schedulers = (self._control_frames, self.figure.frames)
+        self.plot = LivePlot(self._arranged, self._failed)
+        self._schedulers = (self._control_frames, self.plot.frames)
         self._row = ipywidgets.HBox([self.buttons, self.setting, self.status]).add_class("wb-row")
         self.box = ipywidgets.VBox([self.permutation, self._row, self.plot]).add_class("wb-panel")
         self._flush_controls()
 
     def changed(self) -> None:
         """Show what has changed, as soon as the page can draw it."""
-        state = self._controller.state()
-        shown = (state.message, state.trouble, state.asked_order, state.asked_value, state.running, state.active)
+        held = self._controller
+        shown = (held.message, held.trouble, held.asked_order, held.asked_value, held.running, held.active)
         self._shown, urgent = shown, shown != self._shown  # what the user waits for
         for scheduler in self._schedulers:
-            scheduler.gentle = state.running
+            scheduler.gentle = held.running
             scheduler.poke(urgent and scheduler is self._control_frames)
 
     def unattended(self, on: bool) -> None:
@@ -91,46 +86,43 @@ class LivePanel:
         """Take the widgets off the page and stop drawing."""
         for scheduler in self._schedulers:
             scheduler.close()
-        self.figure.close()
+        self.plot.close()
         close_all(self.permutation, *self._row.children, self._row, self.box)
 
-    def _hear_request(self, request: Request) -> None:
+    def _hear_request(self, request: PageMessage) -> None:
         self._control_frames.answered()  # a page that asks shows the panel, its status line or not
-        controller, kind = self._controller, request["type"]
+        held = self._controller
         try:
-            if kind == "do":
-                self._press(request["what"])
-            elif kind == "select":
-                controller.ask_run(request["name"])
-            elif kind == "order":
-                controller.ask_order(tuple(request["units"]))
-            elif kind == "shuffle":
-                controller.rearrange(lambda units: np.random.default_rng().permutation(units).tolist())
-            elif kind == "reverse":
-                controller.rearrange(lambda units: units[::-1])
-            elif kind == "rule":
-                controller.ask_rule(request["rule"])
-            elif kind == "value":
-                controller.ask_value(request["value"])
-            else:
-                raise ValueError(f"the page asks for {kind!r}, which the panel does not know; reload the page.")
+            match request:
+                case {"type": "do", "what": "run"}:
+                    held.begin(Goal(), "Training until paused.")
+                case {"type": "do", "what": "pause"}:
+                    held.pause_and(held.say_paused)
+                case {"type": "do", "what": "fork"}:
+                    held.submit(lambda: held.fork(None, {}))
+                case {"type": "do", "what": "step agent" | "step iteration" as step}:
+                    held.step(step.removeprefix("step "))
+                case {"type": "do", "what": "rewind agent" | "rewind iteration" as back}:
+                    held.pause_and(lambda: held.rewind(back.removeprefix("rewind ")))
+                case {"type": "select", "name": name}:
+                    held.pause_and(lambda: held.select(name))
+                case {"type": "order", "units": units}:
+                    held.ask_order(tuple(units))
+                case {"type": "shuffle"}:
+                    held.rearrange(lambda units: np.random.default_rng().permutation(units).tolist())
+                case {"type": "reverse"}:
+                    held.rearrange(lambda units: units[::-1])
+                case {"type": "rule", "rule": rule}:
+                    held.ask_rule(rule)
+                case {"type": "value", "value": value}:
+                    held.ask_value(value)
+                case _:
+                    asked = request.get("what", request["type"])
+                    raise ValueError(f"the page asks for {asked!r}, which the panel does not know; reload the page.")
         except Exception as error:
-            controller.say_error(error)
+            held.say_error(error)
 
-    def _press(self, button: str) -> None:
-        controller, (verb, _, unit) = self._controller, button.partition(" ")
-        if verb == "run":
-            controller.begin(Goal(), "Training until paused.")
-        elif verb == "step":
-            controller.step(unit)
-        elif verb == "fork":
-            controller.submit(lambda: controller.fork(None, {}))
-        elif verb == "pause":
-            controller.ask_pause()
-        else:
-            controller.ask_rewind(unit)
-
-    def _hear_status(self, request: Request) -> None:
+    def _hear_status(self, request: PageMessage) -> None:
         if request["type"] == "shown":
             self._heard = time.monotonic()
             self._control_frames.answered(float(request["took"]) / 1000)
@@ -145,11 +137,11 @@ class LivePanel:
 
     # --- the figure -------------------------------------------------------------------------------------------------
 
-    def drawing(self, state: PanelState, page: str) -> Drawing:
+    def drawing(self, page: str) -> Drawing:
         """A page: what agents did in the active run, returns and critics of all."""
-        active = state.buffers[state.active].run(settled=state.running)
-        runs = [active if name == state.active else buffer.run(beside=True) for name, buffer in state.buffers.items()]
-        main = list(state.buffers).index(state.active)
+        buffers, active, running = self._controller.buffers, self._controller.active, self._controller.running
+        runs = [each.run(settled=running and name == active, beside=name != active) for name, each in buffers.items()]
+        main = list(buffers).index(active)
         if page == "diagnostics":
             return drawings.diagnostics(runs, main)
         drawing = drawings.overview(runs, self.kind, self._scale, main)
@@ -159,14 +151,12 @@ class LivePanel:
 
     def record(self) -> Record:
         """The overview as a record."""
-        state = self._controller.state()
-        return Drawing(f"Panel of {', '.join(state.buffers)}", self.drawing(state, PAGES[0]).plots, columns=2)
+        return Drawing(f"Panel of {', '.join(self._controller.buffers)}", self.drawing(PAGES[0]).plots, columns=2)
 
     def _arranged(self, widths: Iterable[int]) -> tuple[Mapping[int, Spec], str]:
-        state = self._controller.state()
-        drawing = self.drawing(state, self.page)
+        drawing = self.drawing(self.page)
         figures = drawing.arranged({width: live_height(width) for width in widths})
-        return figures, f"{state.trainer.method}. {drawing.text}"
+        return figures, f"{self._controller.trainer.method}. {drawing.text}"
 
     def _failed(self, error: Exception) -> None:
         self.failure = error
@@ -174,17 +164,18 @@ class LivePanel:
     # --- the controls -----------------------------------------------------------------------------------------------
 
     def _flush_controls(self) -> bool:
-        state = self._controller.state()
+        held = self._controller
         with self.permutation.hold_sync():
-            self.permutation.items = items_of(state)
-            self.permutation.pending = state.asked_order is not None
-            self.permutation.rules, self.permutation.rule = rules_of(state)
-        self._show_setting(state)
+            self.permutation.items = items_of(held)
+            self.permutation.pending = held.asked_order is not None
+            self.permutation.rules, self.permutation.rule = rules_of(held)
+        with self.setting.hold_sync():
+            self._show_setting()
         with self.buttons.hold_sync():
-            self.buttons.can, self.buttons.running = possible(state), state.running
+            self.buttons.can, self.buttons.running = possible(held), held.running
         # While it trains, every few seconds is often enough to learn whether anybody looks.
-        answer = not state.running or time.monotonic() - self._heard > ANSWERS_APART
-        self.status.state = self._state(state) | {"answer": answer}
+        answer = not held.running or time.monotonic() - self._heard > ANSWERS_APART
+        self.status.state = self._state() | {"answer": answer}
         return answer
 
     def _controls_failed(self, error: Exception) -> None:
@@ -193,31 +184,28 @@ class LivePanel:
         failure = {"message": said.text, "error": True, "traceback": said.traceback}
         self.status.state = {**self.status.state, **failure}
 
-    def _show_setting(self, state: PanelState) -> None:
-        shown = state.setting
+    def _show_setting(self) -> None:
+        shown, asked = self._controller.setting, self._controller.asked_value
         if shown is None:
             self.setting.label = ""
             return
-        value = state.asked_value
-        with self.setting.hold_sync():
-            for name in ("label", "title", "low", "high", "logarithmic"):
-                setattr(self.setting, name, getattr(shown, name))
-            self.setting.pending = value is not None
-            self.setting.value = getattr(state.trainer.settings, shown.setting) if value is None else value
+        for name in ("label", "title", "low", "high", "logarithmic"):
+            setattr(self.setting, name, getattr(shown, name))
+        self.setting.pending = asked is not None
+        self.setting.value = getattr(self._controller.trainer.settings, shown.setting) if asked is None else asked
 
-    def _state(self, state: PanelState) -> dict[str, Any]:
-        trainer, message = state.trainer, state.message
-        steps = self._speed.of(state.active, trainer.env_steps) if state.running else None
+    def _state(self) -> dict[str, object]:
+        held = self._controller
         return {
-            "running": state.running,
-            "where": where(state, steps),
-            "fraction": state.fraction,
-            "message": message.text,
-            "error": message.error,
-            "trouble": state.trouble.text,
-            "traceback": message.traceback or state.trouble.traceback,
-            "runs": list(state.buffers),
-            "active": state.active,
+            "running": held.running,
+            "where": where(held),
+            "fraction": held.fraction,
+            "message": held.message.text,
+            "error": held.message.error,
+            "trouble": held.trouble.text,
+            "traceback": held.message.traceback or held.trouble.traceback,
+            "runs": list(held.buffers),
+            "active": held.active,
             "pages": list(PAGES),
             "page": self.page,
             "kinds": list(m_distributions.KINDS),
@@ -226,77 +214,49 @@ class LivePanel:
         }
 
 
-class Speed:
-    """Env steps a second over the last few seconds."""
-
-    WINDOW = 5.0
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._seen: deque[tuple[float, int]] = deque()
-        self._lock = threading.Lock()
-
-    def of(self, name: str, env_steps: int) -> float | None:
-        """The speed, now that so many steps are taken; None until there is something to compare with."""
-        now = time.monotonic()
-        with self._lock:
-            if name != self._name or (self._seen and (env_steps < self._seen[-1][1] or now - self._seen[-1][0] > 30)):
-                self._name = name
-                self._seen.clear()
-            if not self._seen or env_steps > self._seen[-1][1]:
-                self._seen.append((now, env_steps))
-            while len(self._seen) > 2 and now - self._seen[0][0] > self.WINDOW:
-                self._seen.popleft()
-            (then, before), (last, steps) = self._seen[0], self._seen[-1]
-        return (steps - before) / (last - then) if last > then else None
-
-
-def items_of(state: PanelState) -> list[dict[str, str]]:
+def items_of(held: SessionController) -> list[dict[str, str]]:
     """The chips."""
-    trainer, order = state.trainer, state.order
+    trainer, order = held.trainer, held.order
     agents = tuple(trainer.env.agents)
     left = trainer.remaining if trainer.phase in ("update_agent", "update_critic") else order
-    current = left[0] if trainer.phase == "update_agent" and left else None
-    standing = {unit: "left" if unit in left else "done" for unit in order} | ({current: "now"} if current else {})
+    standing = {unit: "left" if unit in left else "done" for unit in order}
+    if trainer.phase == "update_agent" and left:
+        standing[left[0]] = "now"
     return [
-        {
-            "unit": unit,
-            "label": unit_label(agents, unit),
-            "color": look.agent_color(agents, unit),
-            "state": standing[unit],
-        }
-        for unit in order
+        {"unit": unit, "label": unit_label(agents, unit), "color": look.agent_color(agents, unit), "state": state}
+        for unit, state in standing.items()
     ]
 
 
-def rules_of(state: PanelState) -> tuple[list[list[str]], str]:
+def rules_of(held: SessionController) -> tuple[list[list[str]], str]:
     """What may decide the order, and what does."""
-    given = state.trainer.order
+    given = held.trainer.order
     rules = [[name, RULE_TEXTS.get(name, name.replace("_", "-"))] for name in RULES] + [[ARRANGED, "as arranged"]]
     if callable(given):
         return [*rules, [OWN, getattr(given, "__name__", "own rule")]], OWN
     return rules, given if isinstance(given, str) else ARRANGED
 
 
-def possible(state: PanelState) -> list[str]:
+def possible(held: SessionController) -> list[str]:
     """What the buttons may do now."""
-    trainer = state.trainer
+    trainer = held.trainer
     copies = ["fork"] if trainer.env.can_snapshot else []
     back = ["rewind agent", "rewind iteration"] if trainer.env.can_snapshot and trainer.env_steps else []
-    return [*copies, *back, "pause"] if state.running else [*copies, *back, "step agent", "step iteration", "run"]
+    return [*copies, *back, "pause"] if held.running else [*copies, *back, "step agent", "step iteration", "run"]
 
 
-def where(state: PanelState, speed: float | None) -> str:
+def where(held: SessionController) -> str:
     """The progress in words."""
-    trainer = state.trainer
-    doing = DOING[trainer.phase] if state.running else f"next: {trainer.phase.replace('_', ' ')}"
+    trainer, following = held.trainer, held.following()
+    doing = DOING[trainer.phase] if held.running else "next:"
     if trainer.phase == "update_agent":
-        order, left = trainer.iteration_order, trainer.remaining
-        place = f"{len(order) - len(left) + 1} of {len(order)}"
-        agent = unit_label(trainer.env.agents, left[0])
-        doing = f"updating {agent} ({place})" if state.running else f"next: {agent} ({place})"
-    if state.evaluating:
-        doing = "evaluating"
+        n = len(trainer.iteration_order)
+        doing += f" {following} ({n - len(trainer.remaining) + 1} of {n})"
+    elif not held.running:
+        doing += f" {following}"
+    doing = "evaluating" if held.evaluating else doing
     parts = [f"iteration {trainer.iteration}", doing, f"{trainer.env_steps:,} env steps"]
-    parts += [f"{speed:,.0f} steps/s"] if speed else []
-    return " · ".join([*parts, "running" if state.running else "paused"])
+    history = trainer._state.history
+    if held.running and len(history):
+        parts.append(f"{history[-1]['env_steps_per_second']:,.0f} steps/s")
+    return " · ".join([*parts, "running" if held.running else "paused"])

@@ -6,31 +6,30 @@ newest frame with ``Plotly.react``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import anywidget
 import traitlets
 
 from workbench.jupyter import look
-from workbench.jupyter.assets import ArrayBlock, answer, packed, script, style
+from workbench.jupyter.assets import ArrayBlock, PageMessage, PageWidget, script, style
 from workbench.jupyter.look import Spec
 from workbench.jupyter.panel.frame_scheduler import ANSWER, FrameScheduler
 from workbench.jupyter.panel.message import Message, one_line
-from workbench.jupyter.panel.widgets import close_all
 
 MOST_WIDTHS = 4  # views of one figure that are arranged for, each its own way; the newest count
 
 
-class LivePlot(anywidget.AnyWidget):
-    """A figure in the page, or in several places of it. ``draw`` shows the newest; earlier ones may be skipped.
+class LivePlot(PageWidget):
+    """A figure in the page, or in several places of it, drawn some time after each ``frames.poke()``.
+
+    ``make`` gets the widths of the page's views, and returns {width: the figure arranged for it}, all of the same
+    traces, and a text for screen readers. What it raises is said under the figure, and goes to ``on_failure``.
 
     widths  of its views in pixels, as the page last said; ``look.WIDTH`` before any has
     drawn   the number of the last frame that a page has drawn; ``sent`` that of the last frame sent
-    took    seconds that the page took to draw it
     """
 
+    library = "plotly"
     _esm = script("page", "panel/live_plot")
     _css = style("panel/live_plot")
 
@@ -40,28 +39,27 @@ class LivePlot(anywidget.AnyWidget):
     error = traitlets.Unicode().tag(sync=True)
     traceback = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, on_message: Callable[[], None] = lambda: None) -> None:
-        """``on_message`` is called, in any thread, when a page has drawn a frame or has another width."""
-        self.sent = 0
-        self.drawn = 0
-        self.took = 0.0
+    def __init__(
+        self,
+        make: Callable[[tuple[int, ...]], tuple[Mapping[int, Spec], str]],
+        on_failure: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self.sent = self.drawn = 0
+        self._took = 0.0
         self._views: dict[str, int] = {}
-        self._on_message = on_message
-        # Packing takes a moment, which the page needs anyway to set itself up.
-        threading.Thread(target=packed, args=("plotly",), name="workbench-plotly", daemon=True).start()
+        self._make, self._on_failure = make, on_failure
+        self.frames = FrameScheduler(self.flush, self.failed)
         super().__init__(templates={"light": look.template("light"), "dark": look.template("dark")})
-        self.on_msg(self._hear)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """The different widths to arrange the figure for."""
         return tuple(dict.fromkeys(self._views.values())) or (look.WIDTH,)
 
-    def draw(self, figures: Mapping[int, Spec], label: str) -> bool:
-        """Send a frame: {width: the figure arranged for it}, of the same traces; ``label`` is for screen readers.
-
-        Returns whether it did: a page that has drawn the very same already is sent nothing.
-        """
+    def flush(self) -> bool:
+        """Draw now; returns whether a page was sent anything: none that has drawn the very same already is."""
+        figures, label = self._make(self.widths)
+        self._complain(Message())
         block = ArrayBlock()
         data = block.pack(next(iter(figures.values()))["data"])
         layouts = {str(width): block.pack(figure["layout"]) for width, figure in figures.items()}
@@ -74,62 +72,30 @@ class LivePlot(anywidget.AnyWidget):
             self.spec = {**spec, "frame": self.sent}
         return True
 
-    def complain(self, message: Message) -> None:
-        """Say under the figure what went wrong; an empty message clears it."""
-        with self.hold_sync():
-            self.error, self.traceback = message.text, message.traceback
-
-    def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
-        kind = message.get("type")
-        if kind == "script":
-            answer(self, message)
-        elif kind == "drawn":
-            self.drawn = max(self.drawn, int(message["frame"]))
-            self.took = float(message["took"]) / 1000
-            self._on_message()
-        elif kind in ("width", "gone"):
-            others = {view: width for view, width in self._views.items() if view != message["view"]}
-            newest = {message["view"]: int(message["width"])} if kind == "width" else {}
-            self._views = dict([*others.items(), *newest.items()][-MOST_WIDTHS:])
-            self._on_message()
-
-
-class LiveFigure:
-    """A ``LivePlot`` that draws what ``make`` gives, some time after each ``frames.poke()``.
-
-    ``make`` gets the widths of the page's views, and returns {width: figure} and a text. What it raises is said under
-    the figure, and goes to ``on_failure``.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[tuple[int, ...]], tuple[Mapping[int, Spec], str]],
-        on_failure: Callable[[Exception], None] = lambda _: None,
-    ) -> None:
-        self._make, self._on_failure = make, on_failure
-        self.frames = FrameScheduler(self.flush, self.failed)
-        self.plot = LivePlot(self._hear)
-        self._widths = self.plot.widths
-
-    def flush(self) -> bool:
-        """Draw now; returns whether a page was sent anything."""
-        figures, text = self._make(self.plot.widths)
-        self.plot.complain(Message())
-        return self.plot.draw(figures, text)
-
     def failed(self, error: Exception) -> None:
         """Say under the figure that it could not be drawn."""
         self._on_failure(error)
-        self.plot.complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
+        self._complain(Message.of(f"The figure failed, training goes on: {one_line(error)}", error))
+
+    def _complain(self, message: Message) -> None:
+        with self.hold_sync():
+            self.error, self.traceback = message.text, message.traceback
 
     def close(self) -> None:
         """Draw nothing any more, and take the figure off the page."""
         self.frames.close()
-        close_all(self.plot)
+        super().close()
 
-    def _hear(self) -> None:
-        if self.plot.drawn == self.plot.sent:
-            self.frames.answered(self.plot.took and self.plot.took + ANSWER)
-        if self.plot.widths != self._widths:
-            self._widths = self.plot.widths
+    def hear(self, message: PageMessage) -> None:
+        kind, widths = message.get("type"), self.widths
+        if kind == "drawn":
+            self.drawn = max(self.drawn, int(message["frame"]))
+            self._took = float(message["took"]) / 1000
+        elif kind in ("width", "gone"):
+            others = {view: width for view, width in self._views.items() if view != message["view"]}
+            newest = {message["view"]: int(message["width"])} if kind == "width" else {}
+            self._views = dict([*others.items(), *newest.items()][-MOST_WIDTHS:])
+        if self.drawn == self.sent:
+            self.frames.answered(self._took and self._took + ANSWER)
+        if self.widths != widths:
             self.frames.poke()

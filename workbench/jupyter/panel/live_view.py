@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from workbench.jupyter import look
 from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.drawings import Drawing
 from workbench.jupyter.figures.record import Record
-from workbench.jupyter.figures.run_columns import named
+from workbench.jupyter.figures.run_columns import Several, named
 from workbench.jupyter.look import Spec
-from workbench.jupyter.panel.history_buffer import HistoryBuffer
-from workbench.jupyter.panel.live_plot import LiveFigure
+from workbench.jupyter.panel.history_buffer import HistoryBuffer, follow
+from workbench.jupyter.panel.live_plot import LivePlot
 from workbench.jupyter.panel.stored_record import StoredRecord
+from workbench.learning.events import Event
+
+if TYPE_CHECKING:
+    from workbench.running.trainer import Trainer
 
 
 class LiveView:
@@ -28,27 +31,22 @@ class LiveView:
 
     def __init__(
         self,
-        name: str,
         view: Callable[..., Record],
-        trainers: Any,
-        options: Mapping[str, Any],
+        trainers: Several,
+        options: Mapping[str, object],
         *,
         one: bool,
         m_factors: bool,
     ) -> None:
-        self._name, self._view, self._options = name, view, dict(options)
+        self._view, self._options = view, options
         self._one, self._m_factors = one, m_factors
-        self._buffers = [HistoryBuffer(trainer, name) for name, trainer in named(trainers).items()]
+        self._buffers = [HistoryBuffer(cast("Trainer", trainer), name) for name, trainer in named(trainers).items()]
         self.record()  # what the view does not take is refused here and now
-        self._figure = LiveFigure(self._arranged)
-        self._figure.frames.gentle = True
-        self._shown = StoredRecord(self.record, self._figure.failed)
-        self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
-        changed = weakref.WeakMethod(self._changed)  # a trainer keeps no view alive
-        self._ends: list[Callable[[], object]] = [
-            weakref.finalize(self, buffer.trainer.subscribe(lambda event: (method := changed()) and method()))
-            for buffer in self._buffers
-        ]
+        self._plot = LivePlot(self._arranged)
+        self._plot.frames.gentle = True
+        self._shown = StoredRecord(self.record, self._plot.failed)
+        self._around_each_cell = CellHooks(self._unattended)
+        self._ends = [follow(buffer.trainer.subscribe, self._changed) for buffer in self._buffers]
 
     def record(self) -> Drawing:
         """The figure as it is now, in a form that is kept with the notebook."""
@@ -63,7 +61,7 @@ class LiveView:
             end()
         for buffer in self._buffers:
             buffer.close()
-        self._figure.close()
+        self._plot.close()
         self._around_each_cell.close()
         self._shown.close()
 
@@ -72,19 +70,17 @@ class LiveView:
         self._shown.renew_soon()
         return drawing.arranged(dict.fromkeys(widths, look.PANEL_HEIGHT)), drawing.text
 
-    def _changed(self) -> None:
-        self._figure.frames.poke()
+    def _changed(self, _: Event) -> None:
+        self._plot.frames.poke()
 
-    def _before_cell(self) -> None:
-        self._figure.frames.unattended = True
-
-    def _after_cell(self) -> None:
-        self._figure.frames.unattended = False
-        self._figure.frames.poke()
+    def _unattended(self, on: bool) -> None:
+        self._plot.frames.unattended = on
+        if not on:
+            self._plot.frames.poke()
 
     def __repr__(self) -> str:
-        return f"Live view {self._name} of {', '.join(buffer.name for buffer in self._buffers)}"
+        return f"Live view {self._view.__name__} of {', '.join(buffer.name for buffer in self._buffers)}"
 
     def _ipython_display_(self) -> None:
-        self._shown.display(self._figure.plot, repr(self))
-        self._figure.frames.poke()
+        self._shown.display(self._plot, repr(self))
+        self._plot.frames.poke()

@@ -6,16 +6,14 @@ and the status line says how it went. Cells return at once, so that the notebook
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import weakref
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from workbench.errors import unknown_name
 from workbench.jupyter.cells import CellHooks
 from workbench.jupyter.figures.m_distributions import Kind
+from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.figures.record import Record
 from workbench.jupyter.panel.controller import SessionController
 from workbench.jupyter.panel.live_panel import LivePanel
@@ -23,7 +21,8 @@ from workbench.jupyter.panel.stored_record import StoredRecord
 from workbench.jupyter.panel.training_thread import KINDS, Goal
 from workbench.learning.events import Events
 
-_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
+if TYPE_CHECKING:
+    from workbench.running.trainer import Trainer
 
 
 class Session:
@@ -39,34 +38,33 @@ class Session:
     be looked at and changed at any time: ``trainer.clip_epsilon = 0.1`` waits for the end of the phase under way.
     """
 
-    def __init__(self, trainer: Any, *, name: str = "main", kind: Kind = "violin") -> None:
+    def __init__(self, trainer: Trainer, *, name: str = "main", kind: Kind = "violin") -> None:
         if not hasattr(trainer, "agent_history") or not hasattr(trainer, "subscribe"):
             raise TypeError(f"trainer is {trainer!r}; expected a trainer, such as wb.happo(env) makes.")
         if not isinstance(name, str) or not name:
             raise ValueError(f"name is {name!r}; expected what the panel shall call this run, such as 'main'.")
         self._controller = SessionController(trainer, name, lambda: None)
         self._panel = LivePanel(self._controller, kind)
-        self._shown = StoredRecord(self.record, self._panel.figure.failed)
+        self._shown = StoredRecord(self.record, self._panel.plot.failed)
         self._controller.on_change = self._changed
-        self._around_each_cell = CellHooks(self._before_cell, self._after_cell)
-        _OPEN.add(self)
+        self._around_each_cell = CellHooks(self._unattended)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     @property
-    def trainer(self) -> Any:
+    def trainer(self) -> Trainer:
         """The trainer that the panel drives."""
         return self._controller.trainer
 
     @property
-    def trainers(self) -> dict[str, Any]:
+    def trainers(self) -> dict[str, Trainer]:
         """{name: trainer} of the run and its forks."""
         return {name: buffer.trainer for name, buffer in self._controller.buffers.items()}
 
     @property
     def running(self) -> bool:
         """Whether it trains."""
-        return self._controller.worker.goal is not None
+        return self._controller.running
 
     @property
     def status(self) -> str:
@@ -145,7 +143,7 @@ class Session:
         self.pause()
         self._controller.do(lambda: self._controller.rewind(what, phases, iterations))
 
-    def fork(self, name: str | None = None, **changes: Any) -> Any:
+    def fork(self, name: str | None = None, **changes: object) -> Trainer:
         """A copy from here on, with changes, which the panel then drives; the run it came from stays as it is.
 
         Returns the copy. ``name`` is by default "fork 1", "fork 2", …; ``select("main")`` goes back.
@@ -158,7 +156,7 @@ class Session:
         self.pause()
         self._controller.do(lambda: self._controller.select(name))
 
-    def evaluate(self, episodes: int = 10) -> Any:
+    def evaluate(self, episodes: int = 10) -> Floats:
         """Evaluate between two phases: returns (episodes,), marked in the figure."""
         return self._controller.do(lambda: self._controller.evaluate(episodes))
 
@@ -171,7 +169,6 @@ class Session:
         self._shown.close()
         self._controller.close()
         self._panel.close()
-        _OPEN.discard(self)
 
     def _settle(self, timeout: float | None = None) -> bool:
         """Wait for the worker, and keep the page up to date as well as a busy kernel can; an interrupt pauses."""
@@ -195,12 +192,10 @@ class Session:
         if error is not None:
             raise error
 
-    def _before_cell(self) -> None:
-        self._panel.unattended(True)
-
-    def _after_cell(self) -> None:
-        self._panel.unattended(False)
-        self._changed()
+    def _unattended(self, on: bool) -> None:
+        self._panel.unattended(on)
+        if not on:
+            self._changed()
 
     def _changed(self) -> None:
         self._panel.changed()
@@ -218,12 +213,3 @@ class Session:
     def _ipython_display_(self) -> None:
         self._shown.display(self._panel.box, repr(self))
         self._changed()
-
-
-@atexit.register
-def _pause_all() -> None:
-    """A thread in the middle of a phase must not outlive the interpreter."""
-    for session in tuple(_OPEN):
-        with contextlib.suppress(Exception):
-            session._controller.worker.pursue(None)
-            session._controller.worker.wait(30)

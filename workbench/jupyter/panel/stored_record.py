@@ -6,12 +6,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from workbench.jupyter.figures.record import Record
 
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+    from ipywidgets import DOMWidget
+
 DELAY = 1.5  # seconds of rest before the record is drawn anew
-LOOK_AGAIN = 5.0  # seconds until a waiting thread sees that no record is left
 
 
 class StoredRecord:
@@ -24,10 +27,10 @@ class StoredRecord:
     def __init__(self, make: Callable[[], Record], on_error: Callable[[Exception], None]) -> None:
         self._make = make
         self.failed = on_error
-        self._handles: list[Any] = []
+        self._handles: list[DisplayHandle] = []
         self._lock = threading.Lock()
 
-    def display(self, box: Any, text: str) -> None:
+    def display(self, box: DOMWidget, text: str) -> None:
         """Show the panel, and below it the record."""
         import IPython.display
 
@@ -39,7 +42,6 @@ class StoredRecord:
         handle = IPython.display.display(record, display_id=True)  # type: ignore[no-untyped-call]
         if handle is not None:
             self._handles.append(handle)
-            _REDRAWS.add(self)
 
     def _made(self) -> Record | None:
         try:
@@ -50,7 +52,8 @@ class StoredRecord:
 
     def renew_soon(self) -> None:
         """Draw the record anew after a moment without further changes."""
-        _REDRAWS.renew(self)
+        if self._handles:
+            _REDRAWS.renew(self)
 
     def renew(self) -> None:
         """Draw the record anew."""
@@ -60,37 +63,29 @@ class StoredRecord:
         with self._lock:
             record = self._made()
             for handle in self._handles if record is not None else []:
-                handle.update(record)
+                handle.update(record)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Leave the record as it is."""
-        _REDRAWS.remove(self)
+        _REDRAWS.forget(self)
         with self._lock:
             self._handles = []
 
 
 class RedrawQueue:
-    """Draws records once their moment has come, all in one thread, which lives while any is shown.
+    """Draws records once their moment has come, all in one thread, which then stays.
 
     In a new thread each time, the C library and matplotlib's fonts would each time take new memory: megabytes a record.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._shown: weakref.WeakSet[StoredRecord] = weakref.WeakSet()
         self._due: weakref.WeakKeyDictionary[StoredRecord, float] = weakref.WeakKeyDictionary()
         self._thread: threading.Thread | None = None
-
-    def add(self, record: StoredRecord) -> None:
-        """A record that is shown from now on."""
-        with self._changed:
-            self._shown.add(record)
 
     def renew(self, record: StoredRecord) -> None:
         """Draw it in a moment, unless it is asked for again by then."""
         with self._changed:
-            if record not in self._shown:
-                return
             self._due[record] = time.monotonic() + DELAY
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="workbench-record", daemon=True)
@@ -98,26 +93,15 @@ class RedrawQueue:
             self._changed.notify_all()
 
     def forget(self, record: StoredRecord) -> None:
-        """It has been drawn."""
+        """It has been drawn, or is closed."""
         with self._changed:
             self._due.pop(record, None)
-
-    def remove(self, record: StoredRecord) -> None:
-        """It is closed."""
-        with self._changed:
-            self._shown.discard(record)
-            self._due.pop(record, None)
-            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not len(self._shown):
-                    self._thread = None
-                    break
-                now = time.monotonic()
-                left = min((at - now for at in self._due.values()), default=LOOK_AGAIN)
-                if left > 0:
+                left = min((at - time.monotonic() for at in self._due.values()), default=None)
+                if left is None or left > 0:
                     self._changed.wait(left)
                     continue
                 record = min(self._due, key=self._due.__getitem__)

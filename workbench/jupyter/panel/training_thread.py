@@ -6,8 +6,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from workbench.learning.events import AgentUpdated, CriticUpdated, Event
@@ -15,7 +16,6 @@ from workbench.learning.events import AgentUpdated, CriticUpdated, Event
 Result = TypeVar("Result")
 
 KINDS = ("phase", "agent", "iteration")
-LINGER = 10.0  # seconds that a thread waits for more to do: new ones take new memory from the C library, megabytes each
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ class Command:
 
 
 class TrainingThread:
-    """Steps a trainer towards a goal in a thread of its own, which lives while it has something to do, and longer.
+    """Steps a trainer towards a goal in one thread, which lasts as long as this does.
 
     ``step`` does one phase; ``evaluate`` is called with a number of episodes where the goal asks for it. ``on_change``
-    is called in the thread after everything that happened, and ``on_error`` with an exception that stopped it.
+    is called in the thread after everything that happened, and ``on_error`` with an exception that stopped it. Where
+    the interpreter ends, it waits for the phase under way.
     """
 
     def __init__(
@@ -87,11 +88,10 @@ class TrainingThread:
         self._on_change = on_change
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._commands: list[Command] = []
+        self._queue = ThreadPoolExecutor(1, "workbench-worker")
+        self._left = 0  # pieces of work that are not done
+        self._newest: Command | None = None
         self._goal: Goal | None = None
-        self._thread: threading.Thread | None = None
-        self._busy = False
-        self._dismissed = False
 
     @property
     def goal(self) -> Goal | None:
@@ -100,67 +100,58 @@ class TrainingThread:
 
     def submit(self, action: Callable[[], Result], key: str | None = None) -> Future[Result]:
         """Do something between two phases: at once where none is under way. Called from any thread."""
-        command = Command(action, key)
         with self._changed:
-            if key is not None and self._commands and self._commands[-1].key == key:
-                command.done = self._commands.pop().done
-            self._commands.append(command)
-            self._start()
-        return command.done
+            newest = self._newest
+            if newest is None or key is None or newest.key != key:
+                newest = self._newest = Command(action, key)
+                self._put(partial(self._do, newest))
+            newest.action = action
+        return newest.done
 
     def pursue(self, goal: Goal | None) -> None:
         """Train towards a goal, or, with None, pause after the phase under way."""
         with self._changed:
             self._goal = goal
             if goal is not None:
-                self._start()
+                self._put(partial(self._advance, goal))
         self._on_change()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is under way; returns whether that came in time. An interrupt is heard while it waits."""
         end = time.monotonic() + (math.inf if timeout is None else timeout)
         with self._changed:
-            while self._busy and (left := end - time.monotonic()) > 0:
+            while self._left and (left := end - time.monotonic()) > 0:
                 self._changed.wait(min(left, 0.2))
-            return not self._busy
+            return not self._left
 
     def dismiss(self) -> None:
-        """End the thread once nothing is under way, without lingering; the next command has a new one."""
+        """End the thread once nothing is under way; the next command has a new one."""
         with self._changed:
-            self._dismissed = True
-            self._changed.notify_all()
+            self._queue.shutdown(wait=False)
+            self._queue = ThreadPoolExecutor(1, "workbench-worker")
 
-    def _start(self) -> None:
-        self._busy, self._dismissed = True, False
-        self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="workbench-worker", daemon=True)
-            self._thread.start()
+    def _put(self, work: Callable[[], None]) -> None:
+        self._left += 1
+        self._queue.submit(self._work, work)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                commands, self._commands = self._commands, []
-                goal = self._goal
-                self._busy = bool(commands) or goal is not None
-                self._changed.notify_all()
-            for command in commands:
-                command.run()
-            if not commands and goal is not None:
-                self._advance(goal)
+    def _work(self, work: Callable[[], None]) -> None:
+        try:
+            work()
             self._on_change()
-            if not commands and goal is None and not self._called():
-                break
+        finally:
+            with self._changed:
+                self._left -= 1
+                self._changed.notify_all()
 
-    def _called(self) -> bool:
-        """Wait a while for something to do; False, and the thread is over, where nothing came."""
+    def _do(self, command: Command) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._busy or self._dismissed, LINGER)
-            if not self._busy:
-                self._thread = None
-            return self._busy
+            if self._newest is command:
+                self._newest = None
+        command.run()
 
     def _advance(self, goal: Goal) -> None:
+        if self._goal is not goal:  # paused, or given another
+            return
         try:
             event = self._step()
             if goal.evaluation_due(event):
@@ -169,7 +160,8 @@ class TrainingThread:
         except BaseException as error:
             self._on_error(error)
             finished = True
-        if finished:
-            with self._changed:
-                if self._goal is goal:  # another may have been set meanwhile
-                    self._goal = None
+        with self._changed:
+            if self._goal is goal and finished:
+                self._goal = None
+            elif self._goal is goal:
+                self._put(partial(self._advance, goal))

@@ -6,18 +6,16 @@ its traits. Widgets know nothing of trainers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import anywidget
 import traitlets
+from ipywidgets import DOMWidget
 
-from workbench.jupyter.assets import script, style
-
-Request = Mapping[str, Any]
+from workbench.jupyter.assets import PageMessage, script, style
 
 
-def close_all(*widgets: Any) -> None:
+def close_all(*widgets: DOMWidget) -> None:
     """Close widgets and their layouts, which ipywidgets would keep for ever."""
     for widget in widgets:
         widget.layout.close()
@@ -27,12 +25,12 @@ def close_all(*widgets: Any) -> None:
 class PanelWidget(anywidget.AnyWidget):
     """A widget that hands the page's messages to ``on_request``, which must return at once."""
 
-    def __init__(self, on_request: Callable[[Request], None], **traits: Any) -> None:
+    def __init__(self, on_request: Callable[[PageMessage], None], **traits: object) -> None:
         super().__init__(**traits)
         self._on_request = on_request
         self.on_msg(self._hear)
 
-    def _hear(self, _: object, message: Request, __: object) -> None:
+    def _hear(self, _: object, message: PageMessage, __: object) -> None:
         if "number" in message:
             self.send({"type": "heard", "number": message["number"]})
         self._on_request(message)
@@ -49,8 +47,8 @@ class Permutation(PanelWidget):
     _esm = script("panel/permutation")
     _css = style("panel/permutation")
 
-    items: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    rules: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    items: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
+    rules: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     rule = traitlets.Unicode().tag(sync=True)
     pending = traitlets.Bool(False).tag(sync=True)
 
@@ -85,7 +83,7 @@ class Buttons(PanelWidget):
     _esm = script("panel/buttons")
     _css = style("panel/buttons")
 
-    can: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    can: traitlets.List[str] = traitlets.List().tag(sync=True)
     running = traitlets.Bool(False).tag(sync=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from workbench import envs
 from workbench.envs.base import TeamEnv
@@ -30,12 +30,19 @@ class PlayOptions:
     def play(self, env: TeamEnv, player: Player) -> tuple[Episode, ...]:
         return tuple(play(env, player, self.episodes, seed=self.seed, max_steps=self.max_steps))
 
-    def player(self, policy: Any, env: TeamEnv) -> Player:
+    def player(self, policy: object, env: TeamEnv) -> Player:
         return player_of(policy, env, deterministic=self.deterministic, seed=self.seed)
 
 
 def of_trainer(
-    trainer: Trainer, episodes: int, deterministic: bool, *, seed: int, past: Any, ghost: Any, max_steps: int | None
+    trainer: Trainer,
+    episodes: int,
+    deterministic: bool,
+    *,
+    seed: int,
+    past: object,
+    ghost: object,
+    max_steps: int | None,
 ) -> Replay:
     """``Trainer.replay``."""
     state = trainer._state
@@ -68,13 +75,13 @@ def of_rollout(trainer: Trainer, env: int, start: int, stop: int | None, iterati
 
 
 def replay(
-    policy: Any,
+    policy: object,
     env: TeamEnv | None = None,
     episodes: int = 1,
     deterministic: bool = True,
     *,
     seed: int = 0,
-    ghost: Any = None,
+    ghost: object = None,
     max_steps: int | None = None,
 ) -> Replay:
     """Episodes played by ``policy`` in fresh copies of ``env``, to watch.
@@ -102,7 +109,7 @@ def replay(
     return _with_ghost(ReplayScene.of(where), takes, ghost, how)
 
 
-def _with_ghost(scene: ReplayScene, takes: Sequence[Take], ghost: Any, how: PlayOptions) -> Replay:
+def _with_ghost(scene: ReplayScene, takes: Sequence[Take], ghost: object, how: PlayOptions) -> Replay:
     if ghost is None:
         return Replay(scene, takes)
     label, policy = next(iter(ghost.items())) if isinstance(ghost, Mapping) else (_label(ghost), ghost)
@@ -128,7 +135,7 @@ def is_trainer(policy: object) -> TypeGuard[Trainer]:
     return isinstance(getattr(policy, "_state", None), State)
 
 
-def _label(policy: Any) -> str:
+def _label(policy: object) -> str:
     if is_trainer(policy):
         return f"{policy.method}, {moment_label(policy._state)}"
     about = getattr(policy, "about", None)
@@ -137,7 +144,7 @@ def _label(policy: Any) -> str:
     return str(getattr(policy, "__name__", type(policy).__name__))
 
 
-def _env_of(policy: Any) -> TeamEnv:
+def _env_of(policy: object) -> TeamEnv:
     if is_trainer(policy):
         return policy.env
     about = getattr(policy, "about", None) or {}

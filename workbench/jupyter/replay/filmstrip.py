@@ -7,9 +7,10 @@ gives them. The same episode always gives the same picture.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from workbench.envs.scene import Scene
 from workbench.episodes import Episode
@@ -18,6 +19,9 @@ from workbench.jupyter.figures.plots import Floats
 from workbench.jupyter.replay.page_data import ReplayScene, stills
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from workbench.jupyter.replay.viewer import Replay
 
 
@@ -36,24 +40,23 @@ def frames_of(episode: Episode) -> list[int]:
 
 def filmstrip(replay: Replay) -> bytes:
     """The first episode of the last take as a PNG: some frames side by side, and who has which colour."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     scene, episode = replay.scene, replay.takes[-1].episodes[0]
     frames = frames_of(episode)
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100)
-    FigureCanvasAgg(figure)
     figure.patch.set_alpha(0.0)
     geometry = scene.geometry
-    shown: Any = stills(scene, episode, frames) if geometry is None else _triangles(scene, episode, frames)
+    pictures = stills(scene, episode, frames) if geometry is None else ()
+    triangles = () if geometry is None else _triangles(scene, episode, frames)
     ink = look.INKS["neutral"].text
     for k, frame in enumerate(frames):
         axes = figure.add_axes((k / len(frames), 0.16, 1 / len(frames), 0.68))
         axes.set_axis_off()
         if geometry is not None:
-            _draw_triangles(axes, geometry, *shown[k])
+            _draw_triangles(axes, geometry, *triangles[k])
         else:
-            axes.imshow(shown[k], interpolation="antialiased")
+            axes.imshow(pictures[k], interpolation="antialiased")
         seconds = f" · {frame * scene.seconds:.2f} s" if geometry is not None else ""
         figure.text((k + 0.5) / len(frames), 0.1, f"frame {frame}{seconds}", color=ink, fontsize=8, ha="center")
     end = f" · {episode.end}" if episode.end else ""
@@ -65,7 +68,7 @@ def filmstrip(replay: Replay) -> bytes:
     return picture.getvalue()
 
 
-def _name_agents(figure: Any, scene: ReplayScene) -> None:
+def _name_agents(figure: Figure, scene: ReplayScene) -> None:
     agents = scene.env.agents
     width = min(0.12, 0.98 / len(agents))
     for k, agent in enumerate(agents):
@@ -83,26 +86,14 @@ def _triangles(scene: ReplayScene, episode: Episode, frames: list[int]) -> list[
     for pose in scene.geometry.poses(episode.sights[frames]).astype(np.float64):
         corners, colors = [], []
         for surface in scene.surfaces:
-            x, y, z, *turn = pose[surface.solid]
-            placed = surface.shape.vertices @ _rotation(turn).T + (x, y, z)
-            corners.append(placed[surface.shape.triangles])
+            place, turn = pose[surface.solid, :3], pose[surface.solid, [4, 5, 6, 3]]
+            corners.append((Rotation.from_quat(turn).apply(surface.shape.vertices) + place)[surface.shape.triangles])
             colors += [surface.color or NO_OWNER] * len(surface.shape.triangles)
         found.append((np.concatenate(corners), colors))
     return found
 
 
-def _rotation(quaternion: list[float]) -> Floats:
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _draw_triangles(axes: Any, scene: Scene, corners: Floats, colors: list[str]) -> None:
+def _draw_triangles(axes: Axes, scene: Scene, corners: Floats, colors: list[str]) -> None:
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgb
 

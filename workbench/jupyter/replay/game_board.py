@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from workbench.envs.sampled_game import SampledGame
 from workbench.episodes import Episode
 from workbench.jupyter import look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIZE = (560, 320)  # pixels
 MOST_LABELS = 40  # states, beyond which their numbers are left out
@@ -61,7 +64,7 @@ class Board:
         self.canvas.draw()  # type: ignore[no-untyped-call]
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
-    def _states(self, axes: Any, state: int, before: int | None) -> None:
+    def _states(self, axes: Axes, state: int, before: int | None) -> None:
         from matplotlib.patches import Circle
 
         for k, place in enumerate(self.places):
@@ -69,7 +72,7 @@ class Board:
             axes.add_patch(Circle(place, self.radius, facecolor=INK if here else GROUND, edgecolor=LINE, linewidth=1.5))
             if len(self.places) <= MOST_LABELS:
                 color = GROUND if here else MUTED
-                axes.text(*place, f"s{k}", ha="center", va="center", color=color, fontsize=9)
+                axes.text(place[0], place[1], f"s{k}", ha="center", va="center", color=color, fontsize=9)
         if before is not None and before != state:
             start, end = self.places[before], self.places[state]
             way = (end - start) / np.linalg.norm(end - start)

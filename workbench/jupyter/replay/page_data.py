@@ -104,7 +104,7 @@ def agents_of(scene: ReplayScene, episodes: Sequence[Episode]) -> list[Spec]:
 
 
 def _limits(
-    space: gymnasium.Space[Any], taken: Sequence[npt.NDArray[Any]]
+    space: gymnasium.Space[Any], taken: Sequence[npt.NDArray[np.generic]]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The ends of the scale that each component is drawn on: the space's own, or the largest seen."""
     if not isinstance(space, gymnasium.spaces.Box):

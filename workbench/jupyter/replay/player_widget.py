@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-import anywidget
 import traitlets
 
-from workbench.jupyter.assets import answer, packed, script, style
+from workbench.jupyter.assets import PageMessage, PageWidget, script, style
 from workbench.jupyter.cells import ClosedOnRerun
 
 SCRIPTS = ("replay/scene", "replay/pictures", "replay/numbers", "replay/player")
 
 
-class PlayerWidget(anywidget.AnyWidget):
+class PlayerWidget(PageWidget):
     """The player of a replay on the page.
 
     spec      what there is to show, its arrays in ``block``
@@ -25,6 +22,7 @@ class PlayerWidget(anywidget.AnyWidget):
     shown     the same, as the page last said
     """
 
+    library = "k3d"
     _esm = script("page", *SCRIPTS)
     _css = style("replay/player")
 
@@ -34,26 +32,20 @@ class PlayerWidget(anywidget.AnyWidget):
     at = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, on_start: Callable[[Mapping[str, Any]], str], **traits: Any) -> None:
+    def __init__(self, on_start: Callable[[PageMessage], str], **traits: object) -> None:
         """``on_start`` is called with a place that the page asks to start at; it returns what to say there."""
-        # Packing takes a moment, which the page needs anyway to set itself up.
-        threading.Thread(target=packed, args=("k3d",), name="workbench-k3d", daemon=True).start()
-        super().__init__(**traits)
         self._on_start = on_start
-        self.on_msg(self._hear)
+        super().__init__(**traits)
 
     def close(self) -> None:
         """Take it off the page, and release what it holds."""
         # What the page keeps of a closed widget, it keeps empty.
         self.spec, self.block, self.pictures = {}, b"", b""
         self.at = self.shown = {}
-        self.layout.close()  # a widget too, which would outlive this one
         super().close()
 
-    def _hear(self, _: object, message: Mapping[str, Any], __: object) -> None:
-        if message.get("type") == "script":
-            answer(self, message)
-        elif message.get("type") == "start":
+    def hear(self, message: PageMessage) -> None:
+        if message.get("type") == "start":
             try:
                 text, error = self._on_start(message), False
             except Exception as refusal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.envs.sampled_game import SampledGame
 from workbench.episodes import Episode
 from workbench.errors import SnapshotUnsupported, file_to_write
-from workbench.jupyter.assets import ArrayBlock
+from workbench.jupyter.assets import ArrayBlock, PageMessage
+from workbench.jupyter.look import Spec
 from workbench.jupyter.replay.page_data import PngBlock, ReplayScene, agents_of, episode_data, scene_data
 from workbench.jupyter.replay.player_widget import SHOWN, PlayerWidget
 from workbench.learning.state import State
@@ -74,14 +75,15 @@ class Replay:
         """The episodes of the take that is shown."""
         return self.takes[self.take].episodes
 
-    def _get(self, name: str) -> int:
-        shown = self._players[-1].shown if self._players else None
-        return int((shown or self._at)[name])
+    @property
+    def _shown(self) -> dict[str, int]:
+        """The numbers of the "take", the "episode" and the "frame" that are shown."""
+        shown = self._players[-1].shown if self._players else {}
+        return {name: int((shown or self._at)[name]) for name in self._at}
 
     def _set(self, **at: int) -> None:
-        self._at = {"take": self.take, "episode": self.episode, "frame": self.frame, **at}
-        take = self.takes[self._at["take"]]
-        episode = take.episodes[self._at["episode"]]
+        self._at = self._shown | at
+        episode = self.takes[self._at["take"]].episodes[self._at["episode"]]
         if not 0 <= self._at["frame"] <= len(episode):
             raise ValueError(f"frame is {self._at['frame']!r}; expected 0 to {len(episode)}.")
         for player in self._players:
@@ -90,7 +92,7 @@ class Replay:
     @property
     def take(self) -> int:
         """Which of ``takes`` is shown."""
-        return self._get("take")
+        return self._shown["take"]
 
     @take.setter
     def take(self, take: int) -> None:
@@ -100,7 +102,7 @@ class Replay:
     @property
     def episode(self) -> int:
         """Which of ``episodes`` is shown."""
-        return self._get("episode")
+        return self._shown["episode"]
 
     @episode.setter
     def episode(self, episode: int) -> None:
@@ -110,7 +112,7 @@ class Replay:
     @property
     def frame(self) -> int:
         """The frame that is shown: 0 before the first step, t after step t."""
-        return self._get("frame")
+        return self._shown["frame"]
 
     @frame.setter
     def frame(self, frame: int) -> None:
@@ -145,9 +147,9 @@ class Replay:
         self.forks.append(fork)
         return fork
 
-    def _start(self, message: Mapping[str, Any]) -> str:
-        at = {name: int(message[name]) for name in ("take", "episode", "frame")}
-        self.start_here(at["frame"], episode=at["episode"], take=at["take"])
+    def _start(self, message: PageMessage) -> str:
+        at = {name: int(message[name]) for name in self._at}
+        self.start_here(**at)
         return f"A fork stands at frame {at['frame']}: it is replay.forks[{len(self.forks) - 1}]."
 
     # --- showing itself -----------------------------------------------------------------------------------------------
@@ -161,11 +163,11 @@ class Replay:
             return " ".join(filter(None, (description["scenario"], description.get("agent_conf"))))
         return repr(env).partition(":")[0]
 
-    def data(self) -> tuple[dict[str, Any], bytes, bytes]:
+    def data(self) -> tuple[Spec, bytes, bytes]:
         """What the page is sent: a spec, the block of its arrays, and pictures."""
         pictures = PngBlock()
         startable = any(take.trainer is not None and take.episodes[0].place is not None for take in self.takes)
-        spec: dict[str, Any] = {
+        spec: Spec = {
             "kind": self.scene.kind,
             "title": self.title,
             "seconds": self.scene.seconds,
@@ -183,20 +185,20 @@ class Replay:
         return block.pack(spec), block.bytes(), pictures.bytes()
 
     @staticmethod
-    def _take_data(scene: ReplayScene, take: Take, pictures: PngBlock) -> dict[str, Any]:
+    def _take_data(scene: ReplayScene, take: Take, pictures: PngBlock) -> Spec:
         return {"label": take.label, "episodes": [episode_data(scene, episode, pictures) for episode in take.episodes]}
 
     def widget(self) -> PlayerWidget:
         """The player, to be put among other widgets."""
         spec, block, pictures = self.data()
-        at = {"take": self.take, "episode": self.episode, "frame": self.frame}
+        at = self._shown
         player = PlayerWidget(self._start, spec=spec, block=block, pictures=pictures, at=at, shown=at)
         self._players.append(player)
         return player
 
     def close(self) -> None:
         """Take the players off the page. The episodes stay, and can be shown again."""
-        self._at = {"take": self.take, "episode": self.episode, "frame": self.frame}
+        self._at = self._shown
         while self._players:
             with contextlib.suppress(Exception):  # its page may be gone
                 self._players.pop().close()
@@ -217,7 +219,7 @@ class Replay:
 
         return filmstrip(self)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, str]:
         """What a notebook keeps: a picture of the episode, frame beside frame, and a short text."""
         return {"image/png": base64.b64encode(self._picture).decode("ascii"), "text/plain": repr(self)}
 

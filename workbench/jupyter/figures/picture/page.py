@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox, BboxTransformTo, Transform, TransformedBbox, blended_transform_factory
+from PIL import Image
 
-from workbench.jupyter.figures.picture.axes import XY, finish_axes, names_along
+from workbench.jupyter.figures.picture.axes import finish_axes, set_range
 from workbench.jupyter.figures.picture.style import POINTS_PER_PIXEL, font, line_style, plain_text, rgba, with_template
-from workbench.jupyter.figures.picture.traces import PictureAxes, draw_trace, swatch
+from workbench.jupyter.figures.picture.traces import ROOM, PictureAxes, Which, draw_trace
 from workbench.jupyter.look import Spec
 
 DPI = 100
 MOST_BYTES = 100_000
+EDGE = 4.0  # pixels that labels and legend leave free at the sheet's edge
 
-Box = tuple[float, float, float, float]  # left, right, top, bottom margin in pixels
+Pair = tuple[str, str]  # the names of a panel's axes
+XY: tuple[Which, Which] = ("x", "y")
+SIDES = {"left": 0, "center": 1, "right": 2, "bottom": 0, "middle": 1, "top": 2}
+ACROSS, UP = ("left", "center", "right"), ("bottom", "center", "top")
 
 
 def png(figure: Spec) -> bytes:
@@ -34,9 +41,7 @@ def png(figure: Spec) -> bytes:
 
     Raises ``ValueError`` naming the trace type where a trace cannot be drawn.
     """
-    traces, layout = with_template(figure)
-    page = Page(traces, layout)
-    return page.render()
+    return Page(*with_template(figure)).render()
 
 
 class Page:
@@ -46,206 +51,205 @@ class Page:
         self.traces = [trace for trace in traces if trace.get("visible", True) is True]
         self.layout = layout
         self.width, self.height = float(layout.get("width", 700)), float(layout.get("height", 450))
-        self.font = layout.get("font") or {}
-        given = layout.get("margin") or {}
-        self.margin: Box = tuple(float(given.get(side, 80)) for side in "lrtb")  # type: ignore[assignment]
+        self.font: Spec = layout.get("font", {})
+        given = layout.get("margin", {})
+        self.margin = np.array([float(given.get(side, 80)) for side in "lrtb"])
 
     def render(self) -> bytes:
         """Draw until the margins hold the labels and the legend; wider margins can turn the labels, so look again."""
         for _ in range(4):
             self.draw()
-            before, self.margin = self.margin, self.grown_margin()
-            if max(np.subtract(self.margin, before)) < 1:
+            beyond = self.beyond_the_sheet()
+            self.margin = self.margin + beyond
+            if beyond.max() < 1:
                 break
         return self.encode()
 
     def draw(self) -> None:
         """Put everything on a fresh sheet."""
-        self.sheet: Any = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
-        self.canvas: Any = FigureCanvasAgg(self.sheet)
+        self.sheet = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
+        self.canvas = FigureCanvasAgg(self.sheet)
         self.sheet.patch.set_facecolor(rgba(self.layout.get("paper_bgcolor", "#ffffff")))
-        self.panels = {pair: self.add_panel(*pair) for pair in self.pairs()}
-        self.draw_traces()
-        self.see_shapes()
-        finish_axes(self.panels, self.layout, self.font)
+        left, right, top, bottom = self.margin / [self.width, self.width, self.height, self.height]
+        area = TransformedBbox(Bbox.from_extents(left, bottom, 1 - right, 1 - top), self.sheet.transFigure)
+        self.paper = BboxTransformTo(area)
+        used = dict.fromkeys((str(t.get("xaxis", "x")), str(t.get("yaxis", "y"))) for t in self.traces)
+        self.panels: dict[Pair, PictureAxes] = {}
+        for pair in sorted(used or {("x", "y"): None}, key=lambda pair: "overlaying" in self.axis(pair[1])):
+            self.panels[pair] = self.add_panel(*pair)  # those that lie over others come last
+        entries = self.draw_traces()
+        self.finish_axes()
         self.draw_shapes()
         self.draw_annotations()
         self.draw_title()
-        self.legend = self.draw_legend()
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """The pairs of axes in use, those that lie over others last."""
-        used = dict.fromkeys((str(t.get("xaxis") or "x"), str(t.get("yaxis") or "y")) for t in self.traces)
-        return sorted(used or {("x", "y"): None}, key=lambda pair: bool(self.axis(pair[1]).get("overlaying")))
+        self.legend = self.draw_legend(entries)
 
     def axis(self, name: str) -> Spec:
         """The layout of an axis by its short name ("x", "y2")."""
-        own = self.layout.get(f"{name[0]}axis{name[1:]}")
-        return dict(own if own is not None else self.layout.get(f"{name[0]}axis") or {})
-
-    def domain(self, name: str) -> tuple[float, float]:
-        """The part of the plotting area, from 0 to 1, that an axis spans; a twin spans what the axis under it does."""
-        axis = self.axis(name)
-        low, high = (
-            self.axis(str(axis["overlaying"])).get("domain") or (0, 1)
-            if axis.get("overlaying")
-            else (axis.get("domain") or (0, 1))
-        )
-        return float(low), float(high)
-
-    def in_paper(self, x: float, y: float) -> tuple[float, float]:
-        """From Plotly's paper coordinates (0 to 1 over the plotting area) to fractions of the sheet."""
-        left, right, top, bottom = self.margin
-        across, up = self.width - left - right, self.height - top - bottom
-        return (left + x * across) / self.width, (bottom + y * up) / self.height
+        default: Spec = self.layout.get(f"{name[0]}axis", {})
+        return self.layout.get(f"{name[0]}axis{name[1:]}") or default
 
     def add_panel(self, x: str, y: str) -> PictureAxes:
-        (x0, x1), (y0, y1) = self.domain(x), self.domain(y)
-        (left, low), (right, high) = self.in_paper(x0, y0), self.in_paper(x1, y1)
-        axes = self.sheet.add_axes((left, low, max(right - left, 0.01), max(high - low, 0.01)))
-        over = bool(self.axis(y).get("overlaying"))
+        """The axes of a pair, which share what is drawn along with those before them, and lie where their domains say.
+
+        A twin spans what the axis under it does.
+        """
+        corners = [self.axis(self.axis(name).get("overlaying", name)).get("domain", (0, 1)) for name in (x, y)]
+        box = self.sheet.transFigure.inverted().transform(self.paper.transform(np.transpose(corners)))
+        (left, low), (across, up) = box[0], np.maximum(box[1] - box[0], 0.01)
+        axes = self.sheet.add_axes((left, low, across, up))
+        axes.margins(x=0, y=ROOM)
+        over = "overlaying" in self.axis(y)
         axes.patch.set_facecolor("none" if over else rgba(self.layout.get("plot_bgcolor", "#e5ecf6")))
-        panel = PictureAxes(axes, self.layout, self.font)
-        for which, name in zip(XY, (x, y), strict=True):
+        panel = PictureAxes(axes, self.font, float(self.layout.get("bargap", 0.2)))
+        for k, (which, name) in enumerate(zip(XY, (x, y), strict=True)):
             axis = self.axis(name)
-            names = names_along(which, name, axis, self.traces)
-            if names is not None:
-                panel.categories[which] = names
-            elif axis.get("type") == "log":
+            roots = {self.axis(pair[k]).get("matches", pair[k]): other.axes for pair, other in self.panels.items()}
+            if axis.get("matches", name) in roots:
+                getattr(axes, f"share{which}")(roots[axis.get("matches", name)])
+            if axis.get("type") == "log":
                 getattr(axes, f"set_{which}scale")("log")
+            if "categoryarray" in axis:
+                panel.place(which, map(str, axis["categoryarray"]))
         return panel
 
-    def draw_traces(self) -> None:
+    def draw_traces(self) -> dict[tuple[str | None, str], list[Artist]]:
+        """Draw all; returns {(group, name): what stands for it in the legend}, one entry for each name."""
         mode = self.layout.get("barmode", "group")
-        earlier: dict[tuple[str, str], Spec] = {}
+        earlier: dict[Pair, Spec] = {}
+        entries: dict[tuple[str | None, str], list[Artist]] = {}
+        bars = {pair: [t for t in self.traces if self.pair(t) == pair and t["type"] == "bar"] for pair in self.panels}
+        if mode in ("stack", "relative"):
+            for several in bars.values():
+                stack(several)
         for pair, panel in self.panels.items():
-            mine = [t for t in self.traces if (t.get("xaxis") or "x", t.get("yaxis") or "y") == pair]
-            bars = [t for t in mine if t["type"] == "bar"]
-            if mode in ("stack", "relative"):
-                stack(bars)
-            for trace in mine:
-                slot = (bars.index(trace), len(bars)) if mode == "group" and trace["type"] == "bar" else (0, 1)
-                draw_trace(panel, trace, slot, earlier.get(pair))
+            for trace in self.traces:
+                if self.pair(trace) != pair:
+                    continue
+                grouped = mode == "group" and trace["type"] == "bar"
+                slot = (bars[pair].index(trace), len(bars[pair])) if grouped else (0, 1)
+                drawn = draw_trace(panel, trace, slot, earlier.get(pair))
                 earlier[pair] = trace
+                if drawn and trace.get("name") and trace.get("showlegend", True):
+                    entries.setdefault((trace.get("legendgroup"), trace["name"]), drawn)
+        return entries
 
-    def see_shapes(self) -> None:
-        """Shapes in data coordinates are kept in view too."""
-        for shape in self.layout["shapes"]:
-            for which in "xy":
-                ref = str(shape.get(f"{which}ref") or "paper")
-                if ref != "paper" and " " not in ref:
-                    panel = next((p for pair, p in self.panels.items() if ref in pair), None)
-                    if panel is not None and which not in panel.categories:
-                        panel.see(which, [shape[f"{which}0"], shape[f"{which}1"]])
+    @staticmethod
+    def pair(trace: Spec) -> Pair:
+        return str(trace.get("xaxis", "x")), str(trace.get("yaxis", "y"))
+
+    def finish_axes(self) -> None:
+        for shape in self.layout["shapes"]:  # those in data coordinates are kept in view too
+            for which in XY:
+                for pair, panel in self.panels.items():
+                    if shape.get(f"{which}ref") in pair and not panel.axis(which).have_units():
+                        ends = [(shape[f"{which}{k}"],) * 2 for k in (0, 1)]
+                        panel.axes.update_datalim(ends, updatex=which == "x", updatey=which == "y")
+        for (x, y), panel in self.panels.items():
+            set_range(panel, "x", self.axis(x))
+            set_range(panel, "y", self.axis(y))
+        for (x, y), panel in self.panels.items():
+            anchor = self.axis(x).get("anchor", y)
+            borrowed = "overlaying" in self.axis(y) or (x, anchor) in self.panels.keys() - {(x, y)}
+            finish_axes(panel, self.axis(x), self.axis(y), self.font, borrowed)
+
+    def place(self, thing: Spec, k: str = "") -> tuple[tuple[float, float], Transform]:
+        """Where a shape or an annotation is (``k``: its corner), in data, domain or paper coordinates."""
+        at: list[float] = []
+        ways: list[Transform] = []
+        for which in XY:
+            name, _, domain = str(thing.get(f"{which}ref", "paper")).partition(" ")
+            value: float = thing[f"{which}{k}"]
+            way: Transform = self.paper
+            if name != "paper":
+                panel = next(panel for pair, panel in self.panels.items() if name in pair)
+                value = value if domain else panel.place(which, [value])[0]
+                way = panel.axes.transAxes if domain else panel.axes.transData
+            at.append(float(value))
+            ways.append(way)
+        return (at[0], at[1]), blended_transform_factory(*ways)
 
     def draw_shapes(self) -> None:
         for shape in self.layout["shapes"]:
-            corners = [self.anchor(shape, f"x{k}", f"y{k}") for k in (0, 1)]
-            (x0, y0), (x1, y1) = corners
-            line = shape.get("line") or {}
-            edge = {**line_style(line), "color": rgba(line.get("color", "#444444"), float(shape.get("opacity", 1)))}
+            ((x0, y0), way), ((x1, y1), _) = self.place(shape, "0"), self.place(shape, "1")
+            line, opacity = shape.get("line", {}), float(shape.get("opacity", 1))
+            style, color = line_style(line), rgba(line.get("color", "#444444"), opacity)
             if shape.get("type", "line") == "line":
-                self.sheet.add_artist(Line2D([x0, x1], [y0, y1], **edge))
+                self.sheet.add_artist(Line2D([x0, x1], [y0, y1], color=color, transform=way, **style))
             elif shape["type"] == "rect":
-                fill = rgba(shape.get("fillcolor", "rgba(0,0,0,0)"), float(shape.get("opacity", 1)))
-                edges = {"edgecolor": edge["color"], "linewidth": edge["linewidth"]}
-                self.sheet.add_artist(Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=fill, **edges))
+                fill = rgba(shape.get("fillcolor", "transparent"), opacity)
+                style = {"facecolor": fill, "edgecolor": color, "linewidth": style["linewidth"], "transform": way}
+                self.sheet.add_artist(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
 
     def draw_annotations(self) -> None:
         for note in self.layout["annotations"]:
             if note.get("visible") is False:
                 continue
-            at = self.anchor(note, "x", "y")
+            at, way = self.place(note)
             words, bold = plain_text(note.get("text", ""))
-            style = font({**self.font, **(note.get("font") or {})}, bold=bold)
-            offset, arrow = (float(note.get("xshift", 0)), float(note.get("yshift", 0))), None
-            align = {"ha": _horizontal(note, at[0]), "va": _vertical(note, at[1])}
+            offset, arrow = (note.get("xshift", 0), note.get("yshift", 0)), None
+            align = {"ha": side_of(note, "x", ACROSS), "va": side_of(note, "y", UP)}
             if note.get("showarrow", True):
-                offset = (float(note.get("ax", -10)), -float(note.get("ay", -30)))
+                offset = (note.get("ax", -10), -note.get("ay", -30))
                 arrow = {"arrowstyle": "->", "color": rgba(note.get("arrowcolor", "#444444")), "shrinkA": 0}
                 align = {"ha": "center", "va": "center"}
-            ground = note.get("bgcolor")
+            ground = {"facecolor": rgba(note.get("bgcolor", "transparent")), "edgecolor": "none", "pad": 2}
             text = Annotation(
                 words,
                 at,
                 (offset[0] * POINTS_PER_PIXEL, offset[1] * POINTS_PER_PIXEL),
-                xycoords="figure fraction",
+                xycoords=way,
                 textcoords="offset points",
                 rotation=-float(note.get("textangle", 0)),
                 arrowprops=arrow,
-                bbox={"facecolor": rgba(ground), "edgecolor": "none", "pad": 2} if ground else None,
+                bbox=ground if "bgcolor" in note else None,
                 annotation_clip=False,
                 **align,
-                **style,
+                **font(self.font, note.get("font", {}), bold=bold),
             )
             self.sheet.add_artist(text)
 
-    def anchor(self, thing: Spec, x: str, y: str) -> tuple[float, float]:
-        """Where a shape or annotation is, as fractions of the sheet: in data, domain or paper coordinates."""
-        place = [0.0, 0.0]
-        xref, yref = str(thing.get("xref") or "paper"), str(thing.get("yref") or "paper")
-        for k, (key, ref) in enumerate(((x, xref), (y, yref))):
-            value = thing[key]
-            if ref == "paper":
-                place[k] = self.in_paper(*((value, 0) if k == 0 else (0, value)))[k]
-            else:
-                place[k] = self.along_axis("xy"[k], ref, value)
-        return place[0], place[1]
-
-    def along_axis(self, which: str, ref: str, value: Any) -> float:
-        name, _, domain = ref.partition(" ")
-        panel = next(p for pair, p in self.panels.items() if name in pair)
-        box = panel.axes.get_position()
-        start, length = (box.x0, box.width) if which == "x" else (box.y0, box.height)
-        if domain:
-            return float(start + float(value) * length)
-        at = float(panel.place(which, [value])[0])
-        scale = panel.axes.transData.transform((at, at) if at > 0 else (max(at, 1e-300), at))
-        fraction = panel.axes.transAxes.inverted().transform(scale)["xy".index(which)]
-        return float(start + fraction * length)
-
     def draw_title(self) -> None:
-        title = self.layout.get("title") or {}
-        if not title.get("text"):
-            return
-        words, bold = plain_text(title["text"])
-        x = float(title.get("x", 0.05))
-        align = {"left": "left", "center": "center", "right": "right"}.get(title.get("xanchor", ""), "left")
-        y = 1 - self.margin[2] / 2 / self.height if title.get("y") is None else float(title["y"])
-        style = font({"size": 17, **self.font, **(title.get("font") or {})}, bold=bold)
+        title = self.layout.get("title", {})
+        words, bold = plain_text(title.get("text", ""))
+        x, y = float(title.get("x", 0.05)), float(title.get("y", 1 - self.margin[2] / 2 / self.height))
+        align = ACROSS[SIDES.get(title.get("xanchor", "left"), 0)]
+        style = font({"size": 17}, self.font, title.get("font", {}), bold=bold)
         self.sheet.text(x, y, words, ha=align, va="center", **style)
 
-    def draw_legend(self) -> Any:
-        """The legend, with one entry for each name; nothing where no trace asks for one."""
-        named = [t for t in self.traces if t.get("name") and t.get("showlegend", True)]
-        if not self.layout.get("showlegend", len(self.traces) > 1 or any(t.get("showlegend") for t in self.traces)):
+    def draw_legend(self, entries: dict[tuple[str | None, str], list[Artist]]) -> Legend | None:
+        """The legend; nothing where no trace asks for one."""
+        several = len(self.traces) > 1 or any(t.get("showlegend") for t in self.traces)
+        if not entries or not self.layout.get("showlegend", several):
             return None
-        entries = {(t.get("legendgroup"), t["name"]): t for t in reversed(named)}
-        if not entries:
-            return None
-        entries = dict(reversed(entries.items()))
-        box = self.layout.get("legend") or {}
+        box = self.layout.get("legend", {})
         across = box.get("orientation") == "h"
-        x, y = float(box.get("x", 0 if across else 1.02)), float(box.get("y", -0.1 if across else 1))
-        corner = (_side(box.get("yanchor", "auto"), y, VERTICAL_SIDES), _side(box.get("xanchor", "left"), x, SIDES))
-        style = font({**self.font, **(box.get("font") or {})})
-        labels = [plain_text(name)[0] for _, name in entries]
-        longest = max(len(label) for label in labels)
-        columns = max(1, min(len(labels), int((self.width - 40) / (6.2 * longest + 52)))) if across else 1
-        rows = by_rows(len(labels), columns)
-        traces = list(entries.values())
-        legend = self.sheet.legend(
-            [swatch(traces[i]) for i in rows],
-            [labels[i] for i in rows],
-            loc=LOCATIONS[corner],
-            bbox_to_anchor=self.in_paper(x, y),
+        box = {"x": 0 if across else 1.02, "y": -0.1 if across else 1, "xanchor": "left", "yanchor": "auto", **box}
+        side, height = side_of(box, "x", ACROSS), side_of(box, "y", ("lower", "center", "upper"))
+        labels, drawn = [plain_text(name)[0] for _, name in entries], list(entries.values())
+        room = 6.2 * max(map(len, labels)) + 52
+        columns = max(1, min(len(labels), int((self.width - 40) / room))) if across else 1
+        style = font(self.font, box.get("font", {}))
+        order = by_rows(len(labels), columns)
+        legend: Legend = self.sheet.legend(  # type: ignore[call-overload]  # which knows nothing of tuples
+            [tuple(drawn[i]) for i in order],
+            [labels[i] for i in order],
+            loc="center" if side == height else f"{height} {side}",
+            bbox_to_anchor=(box["x"], box["y"]),
+            bbox_transform=self.paper,
             prop=style["fontproperties"],
             labelcolor=style["color"],
             frameon=False,
             ncols=columns,
+            numpoints=1,
+            scatterpoints=1,
+            scatteryoffsets=[0.5],
+            markerscale=1,
             borderpad=0,
             borderaxespad=0,
             handlelength=2.2,
+            handleheight=0.7,
+            handletextpad=0.8,
             columnspacing=1.6,
             labelspacing=0.45,
         )
@@ -253,40 +257,23 @@ class Page:
             text.set(parse_math=False, usetex=False)
         return legend
 
-    def grown_margin(self) -> Box:
-        """Margins that hold the tick labels, axis titles and the legend, where the given ones are too small."""
-        renderer = self.canvas.get_renderer()
+    def beyond_the_sheet(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        """By how many pixels tick labels, titles and legend go beyond the sheet: left, right, top, bottom."""
+        renderer = self.canvas.get_renderer()  # type: ignore[no-untyped-call]
         boxes = [axes.get_tightbbox(renderer) for axes in self.sheet.axes]
         boxes += [self.legend.get_window_extent(renderer)] if self.legend is not None else []
-        left, right, top, bottom = self.margin
-        edge = 4.0
-        over = [
-            max(edge - min(box.x0 for box in boxes), 0),
-            max(max(box.x1 for box in boxes) - (self.width - edge), 0),
-            max(max(box.y1 for box in boxes) - (self.height - edge), 0),
-            max(edge - min(box.y0 for box in boxes), 0),
-        ]
-        return left + over[0], right + over[1], top + over[2], bottom + over[3]
+        all_of_it = Bbox.union([box for box in boxes if box is not None])
+        right, top = all_of_it.x1 - self.width, all_of_it.y1 - self.height
+        return np.maximum(np.array([-all_of_it.x0, right, top, -all_of_it.y0]) + EDGE, 0)
 
     def encode(self) -> bytes:
         """The sheet as PNG bytes; in 256 colours where it would be large."""
-        from PIL import Image
-
-        self.canvas.draw()
-        image = Image.fromarray(np.asarray(self.canvas.buffer_rgba()), "RGBA")
+        self.canvas.draw()  # type: ignore[no-untyped-call]
+        image = Image.fromarray(np.asarray(self.canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
         whole = _png_bytes(image)
         if len(whole) <= MOST_BYTES // 2:
             return whole
         return _png_bytes(image.quantize(256, method=Image.Quantize.FASTOCTREE))
-
-
-SIDES = ("left", "center", "right")
-VERTICAL_SIDES = ("lower", "center", "upper")
-LOCATIONS = {
-    (row, column): "center" if (row, column) == ("center", "center") else f"{row} {column}"
-    for row in VERTICAL_SIDES
-    for column in SIDES
-}
 
 
 def by_rows(n: int, columns: int) -> list[int]:
@@ -300,31 +287,22 @@ def by_rows(n: int, columns: int) -> list[int]:
 
 def stack(bars: Sequence[Spec]) -> None:
     """Stand bars on those before them at the same place."""
-    heights: dict[Any, float] = {}
+    heights: dict[object, float] = {}
     for trace in bars:
-        places = trace.get("x") or range(len(trace["y"]))
+        places = trace.get("x", range(len(trace["y"])))
         trace["stack_base"] = [heights.get(at, 0.0) for at in places]
         for at, value in zip(places, trace["y"], strict=True):
             heights[at] = heights.get(at, 0.0) + (value or 0.0)
 
 
-def _png_bytes(image: Any) -> bytes:
+def side_of(box: Spec, which: Which, sides: tuple[str, str, str]) -> str:
+    """Which side of a box is at its anchor; "auto" goes by the third of the paper that the anchor lies in."""
+    in_paper = box.get(f"{which}ref", "paper") == "paper"
+    third = int(np.clip(3 * box[which], 0, 2)) if in_paper else 1
+    return sides[SIDES.get(box.get(f"{which}anchor", "auto"), third)]
+
+
+def _png_bytes(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", compress_level=6)
     return stream.getvalue()
-
-
-def _side(given: str, at: float, sides: tuple[str, str, str]) -> str:
-    """Which side of a box is at its anchor; "auto" goes by the third of the area that the anchor lies in."""
-    named = {"left": 0, "center": 1, "right": 2, "bottom": 0, "middle": 1, "top": 2}
-    third = 0 if at <= 1 / 3 else 1 if at < 2 / 3 else 2
-    return sides[named.get(given, third)]
-
-
-def _horizontal(note: Spec, at: float) -> str:
-    return _side(str(note.get("xanchor", "auto" if note.get("xref") == "paper" else "center")), at, SIDES)
-
-
-def _vertical(note: Spec, at: float) -> str:
-    side = _side(str(note.get("yanchor", "auto" if note.get("yref") == "paper" else "middle")), at, VERTICAL_SIDES)
-    return {"lower": "bottom", "upper": "top", "center": "center"}[side]
