@@ -58,11 +58,12 @@ SAID_ELSEWHERE = {
 }
 
 # Names that are known, and for which there is no setting: a setting of another meaning must not be suggested.
-NOT_HERE = frozenset(
-    "std_x_coef std_y_coef value_loss_coef vf_coef value_coef batch_size mini_batch_size initialization_method gain "
-    "opti_eps adam_eps weight_decay use_proper_time_limits model_dir use_eval n_eval_rollout_threads use_render "
-    "render_episodes log_interval save_interval seed_specify cuda_deterministic use_policy_active_masks "
-    "use_value_active_masks action_aggregation use_orthogonal use_stacked_frames stacked_frames use_centralized_V "
-    "use_obs_instead_of_state algorithm_name experiment_name use_sde sde_sample_freq policy_kwargs verbose "
-    "use_rms_prop target_kl state_type use_single_network".split()  # noqa: SIM905 - fifty lines say no more
-)
+_NOT_HERE = """
+std_x_coef std_y_coef value_loss_coef vf_coef value_coef batch_size mini_batch_size initialization_method gain opti_eps
+adam_eps weight_decay use_proper_time_limits model_dir use_eval n_eval_rollout_threads use_render render_episodes
+log_interval save_interval seed_specify cuda_deterministic use_policy_active_masks use_value_active_masks
+action_aggregation use_orthogonal use_stacked_frames stacked_frames use_centralized_V use_obs_instead_of_state
+algorithm_name experiment_name use_sde sde_sample_freq policy_kwargs verbose use_rms_prop target_kl state_type
+use_single_network
+"""
+NOT_HERE = frozenset(_NOT_HERE.split())

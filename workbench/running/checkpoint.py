@@ -33,7 +33,7 @@ from workbench.errors import CheckpointError
 from workbench.learning.history import Log
 from workbench.learning.settings import Settings
 from workbench.learning.state import State
-from workbench.running.files import write_atomically
+from workbench.running.atomic import write_atomically
 
 Arrays = dict[str, Array]
 Values = dict[str, Any]

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import path_of, unknown_name
-from workbench.running.files import write_atomically
+from workbench.running.atomic import write_atomically
 from workbench.statistics.selection import ABSOLUTE, Names, Selection, check_table, label, select
 
 Layout = dict[str, Any]  # marl-eval's: dictionaries within dictionaries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,7 @@ from workbench.sweeps.job import Job, RunOutcome
 from workbench.sweeps.main_guard import refuse_without_guard
 from workbench.sweeps.notebook import SEED, Notebook, check_kernel, read_notebook
 from workbench.sweeps.plan import Plan, PlannedRun
-from workbench.sweeps.progress import Progress, shown
+from workbench.sweeps.progress import Progress, TerminalProgress
 from workbench.sweeps.results import RunResult
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Batch:
         if client is None and scheduler is None:
             refuse_without_guard()
         self._write_down(retry_failed)
-        show = shown(self) if progress else lambda _: None
+        show = _shown(self) if progress else lambda _: None
         if self._nothing_left():
             self._work = None
             show(self.progress)
@@ -269,3 +270,12 @@ def _locked(directory: Path) -> Iterator[None]:
     with open(directory / ".lock", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _shown(batch: Batch) -> Callable[[Progress], None]:
+    """Where the progress is seen: in the notebook, or on the terminal."""
+    if "ipykernel" in sys.modules:
+        from workbench.jupyter.sweep_progress import SweepProgress
+
+        return SweepProgress(batch).show
+    return TerminalProgress().show

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench.running.files import write_atomically
+from workbench.running.atomic import write_atomically
 
 MOST_LETTERS = 60  # of a value in a file's name
 

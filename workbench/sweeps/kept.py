@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from workbench.running.files import write_atomically
+from workbench.running.atomic import write_atomically
 from workbench.running.resume import CheckpointDirectory
 from workbench.sweeps import files, layout, provenance
 from workbench.sweeps.files import Json, json_value, read_json, read_lines

@@ -6,7 +6,7 @@ import math
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,7 +18,7 @@ from workbench.sweeps.plan import PlannedRun
 from workbench.sweeps.values import IDENTIFYING, Parameters, size_of
 
 if TYPE_CHECKING:
-    from workbench.sweeps.batch import Batch
+    pass
 
 ENOUGH = 0.02  # the share of a run that must be done before its pace says when it will end
 
@@ -180,12 +180,3 @@ class TerminalProgress:
         self._stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
         self._stream.flush()
         self._drawn = len(lines)
-
-
-def shown(batch: Batch) -> Callable[[Progress], None]:
-    """Where the progress is seen: in the notebook, or on the terminal."""
-    if "ipykernel" in sys.modules:
-        from workbench.jupyter.sweep_progress import SweepProgress
-
-        return SweepProgress(batch).show
-    return TerminalProgress().show

@@ -25,7 +25,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
-from workbench.running.files import write_atomically
+from workbench.running.atomic import write_atomically
 from workbench.sweeps import layout, provenance
 from workbench.sweeps.files import append_lines, read_json, read_lines, write_json, write_text
 from workbench.sweeps.job import Job, RunOutcome
