@@ -16,7 +16,8 @@ import torch
 from point_team import ForgetfulTeam, PointTeam
 
 import workbench as wb
-from workbench.errors import NonFiniteError, SnapshotUnsupported
+from workbench.errors import EnvironmentFailedError, NonFiniteError, SnapshotUnsupported
+from workbench.learning import policy_evaluation
 from workbench.learning.state import actor_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,)}
@@ -139,6 +140,38 @@ def test_evaluation_repeats_itself_and_counts_whole_episodes():
     assert np.array_equal(first, trainer.evaluate(7))
     assert not np.array_equal(first, trainer.evaluate(7, seed=1))
     assert trainer.evaluations["episodes"].tolist() == [7, 7, 7]
+
+
+class Endless(PointTeam):
+    """Points that nothing stops."""
+
+    def step(self, actions):
+        self._t[:] = 0
+        self._x[:] = 0
+        return super().step(actions)
+
+    def remake(self, n_envs):
+        return Endless(n_envs)
+
+
+def test_an_evaluation_without_an_end_is_told(monkeypatch):
+    monkeypatch.setattr(policy_evaluation, "LONGEST_EPISODE", 50)
+    trainer = wb.happo(Endless(), seed=0, **SMALL)
+    trainer.iterate()
+    with pytest.raises(EnvironmentFailedError, match=r"not ended after 50 steps .*max_steps="):
+        trainer.evaluate(2)
+    returns = trainer.evaluate(6, max_steps=30)  # in four copies: two rounds
+    assert returns.shape == (6,)
+    assert trainer.evaluations["episode_length"].tolist() == [30]
+    assert np.array_equal(returns, trainer.evaluate(6, max_steps=30))
+
+
+def test_a_limit_that_no_episode_reaches_changes_no_first_episode():
+    trainer = trainer_at(0)
+    assert np.array_equal(trainer.evaluate(4), trainer.evaluate(4, max_steps=1000))
+    shorter, whole = trainer.evaluate(4, max_steps=2), trainer.evaluate(4)
+    assert (shorter >= whole).all()  # rewards are below 0
+    assert (shorter > whole).any()
 
 
 def test_two_trainers_share_one_environment_in_peace():

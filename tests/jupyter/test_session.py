@@ -15,6 +15,7 @@ import pytest
 from sessions import SECONDS, Gate, await_condition, click, make_trainer, stand
 
 from workbench.errors import UnknownNameError
+from workbench.jupyter.panel import live_panel
 from workbench.jupyter.panel.session import Session
 from workbench.learning.events import Event
 
@@ -318,6 +319,25 @@ def test_a_session_says_in_one_line_what_it_is(open_session: Callable[..., Sessi
     assert repr(session) == "Session of HAPPO (main) · paused · iteration 0"
     session.fork("other")
     assert repr(session) == "Session of HAPPO (other, one of 2 runs) · paused · iteration 0"
+
+
+def test_a_kernel_that_trains_says_so_now_and_then(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub ends kernels that say nothing, and a kernel whose cell has returned says nothing by itself."""
+    said: list[object] = []
+    session = open_session()
+    monkeypatch.setattr(type(session._panel.status), "send", lambda self, content, **_: said.append(content))
+    session.start(iterations=1)
+    session.wait()
+    assert {"type": "training"} not in said  # a minute is not over
+    monkeypatch.setattr(live_panel, "WORDS_APART", 0.0)
+    session.start(iterations=1)
+    session.wait()
+    assert {"type": "training"} in said
+    said.clear()
+    session.trainer.evaluate(1)
+    assert {"type": "training"} not in said  # it stands
 
 
 def test_ten_sessions_leave_no_threads(open_session: Callable[..., Session]) -> None:

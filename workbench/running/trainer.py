@@ -202,19 +202,29 @@ class Trainer(Run):
                     warnings.warn(f"the listener {listener!r} failed: {error!r}; training goes on.", stacklevel=3)
 
     def evaluate(
-        self, episodes: int = 10, *, deterministic: bool = True, seed: int = 0, sampled_episodes: int = 0
+        self,
+        episodes: int = 10,
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+        sampled_episodes: int = 0,
+        max_steps: int | None = None,
     ) -> npt.NDArray[np.float64]:
         """Undiscounted returns (episodes,) of whole episodes in which every agent takes its most probable action.
 
         With ``deterministic=False`` actions are drawn, as in training. Played in an environment of its own, so that
         nothing of the run changes; the same ``seed`` starts the same episodes. The mean goes into ``evaluations``,
         and beside it, as ``sampled_return``, that of ``sampled_episodes`` more in which actions are drawn.
+
+        ``max_steps``: an episode counts as it stands after so many, for games that end only once they are solved.
+        Without, an episode of 20,000 steps is taken for one without an end, and raises ``EnvironmentFailedError``.
         """
+        max_steps = None if max_steps is None else whole("max_steps", max_steps, 1)
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         sampled_episodes = whole("sampled_episodes", sampled_episodes, 0)
         with self._lock:
             state = self._state
-            returns, lengths = self._played(episodes, deterministic, seed)
+            returns, lengths = self._played(episodes, deterministic, seed, max_steps)
             row = {
                 "iteration": state.iteration,
                 "env_steps": state.env_steps,
@@ -226,12 +236,12 @@ class Trainer(Run):
                 "returns": tuple(returns.tolist()),
             }
             if sampled_episodes:
-                row["sampled_return"] = float(self._played(sampled_episodes, False, seed)[0].mean())
+                row["sampled_return"] = float(self._played(sampled_episodes, False, seed, max_steps)[0].mean())
             self.__dict__["_state"] = replace(state, evaluations=state.evaluations.append(row))
         return returns
 
     def _played(
-        self, episodes: int, deterministic: bool, seed: int
+        self, episodes: int, deterministic: bool, seed: int, max_steps: int | None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Returns and lengths of episodes by the policies as they are."""
         env, streams = self.env.remake(min(episodes, MAX_ENVS)), self._setup.streams
@@ -239,7 +249,7 @@ class Trainer(Run):
         drawn = {agent: streams.torch("evaluation actions", seed, index) for index, agent in agents}
         try:
             start, actor = streams.integer("evaluation", index=seed), actor_of(self._setup, self._state)
-            return evaluate(env, actor, episodes, start, None if deterministic else drawn)
+            return evaluate(env, actor, episodes, start, None if deterministic else drawn, max_steps)
         finally:
             env.close()
 

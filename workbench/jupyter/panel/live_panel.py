@@ -26,6 +26,7 @@ from workbench.learning.orders import RULES
 
 RULE_TEXTS = {"random": "random each iteration", "fixed": "environment's order"}
 ANSWERS_APART = 5.0  # seconds
+WORDS_APART = 60.0  # seconds
 PAGES = ("overview", "diagnostics")
 DOING = {
     "collect": "collecting",
@@ -57,6 +58,7 @@ class LivePanel:
         self._scale: m_distributions.Scale = "auto"
         self._shown: object = None
         self._heard = -ANSWERS_APART
+        self._told = time.monotonic()
         self._control_frames = FrameScheduler(self._flush_controls, self._controls_failed)
         self.permutation = Permutation(self._hear_request, rules=[[name, RULE_TEXTS.get(name, name)] for name in RULES])
         self.setting = SettingControl(self._hear_request)
@@ -76,6 +78,10 @@ class LivePanel:
         for scheduler in self._schedulers:
             scheduler.gentle = held.running
             scheduler.poke(urgent and scheduler is self._control_frames)
+        if held.running and time.monotonic() - self._told >= WORDS_APART:
+            # A kernel whose cell has returned counts as idle, and a hub ends it amid training unless it says something.
+            self._told = time.monotonic()
+            self.status.send({"type": "training"})
 
     def unattended(self, on: bool) -> None:
         """Whether the kernel is busy with a cell, so that the page's answers are not heard."""
