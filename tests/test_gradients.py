@@ -15,7 +15,7 @@ import torch
 import workbench as wb
 from workbench.learning import critic, fitting, updates
 from workbench.learning.critic import ValueGradient, value_loss
-from workbench.learning.settings import ClippedSettings
+from workbench.learning.settings import ClippedSettings, TrustRegionSettings
 from workbench.learning.surrogate import ratio
 from workbench.learning.team import Policy
 from workbench.learning.updates import AgentTurn, Surrogate, SurrogateGradient, UnitBatch
@@ -333,6 +333,21 @@ def test_the_value_slope_keeps_what_is_not_a_number():
         fitting.value_cotangent(np.array([math.nan, 1.0, math.inf]), zeros, zeros, math.inf, math.inf, losses, slopes)
     assert losses.tolist()[1:] == [0.5, math.inf]
     assert np.isnan(losses).tolist() == np.isnan(slopes).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+@pytest.mark.parametrize(("std", "present"), [("exp", True), ("sigmoid", False)])
+def test_a_natural_gradient_in_one_call_is_the_same_product_by_product(std, present, fraction):
+    policy, vector, batch = gaussian_problem(torch.float64, std, present=present)
+    settings = TrustRegionSettings(dtype="float64", cg_iterations=7, fisher_fraction=fraction, damping=0.05)
+    kept = None if fraction == 1 else torch.randperm(len(batch))[: round(fraction * len(batch))]
+    turn = turn_of(policy, vector, batch, settings)
+    found, norm = updates._natural_gradient_compiled(turn, vector.values, settings, kept)
+    expected, expected_norm = updates._natural_gradient_by_products(turn, vector.values, settings, kept)
+    torch.testing.assert_close(found.solution, expected.solution, rtol=1e-9, atol=1e-12)
+    assert found.curvature == pytest.approx(expected.curvature, rel=1e-9)
+    assert found.slope == pytest.approx(expected.slope, rel=1e-9)
+    assert norm == pytest.approx(expected_norm, rel=1e-12)
 
 
 def test_a_trainer_says_by_which_arithmetic_it_updates():

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from workbench.learning.trust_region import CG_TOLERANCE
 from workbench.networks.distributions import LOG_SQRT_2PI
 from workbench.networks.gradients import in_threads, shares
 from workbench.networks.kernels import (
@@ -29,6 +30,7 @@ from workbench.networks.kernels import (
     forward,
     hidden_width,
     predict,
+    pushforward,
 )
 from workbench.networks.mlp import ADAM_EPS, ParameterVector
 
@@ -311,6 +313,96 @@ def ascend(
     return steps, norm, len(schedule.parts)
 
 
+class Activations(NamedTuple):
+    """What ``forward`` left of all samples, block after block, for many products at one θ.
+
+    inputs  (n, n_inputs); ``hidden`` and ``slopes`` (hidden_width·n,); ``rho`` (n_blocks, n_layers, rows)
+    """
+
+    inputs: Array
+    hidden: Array
+    slopes: Array
+    rho: Array
+
+
+@compiled
+def activations(flat: Array, layout: ParameterLayout, inputs: Array) -> Activations:
+    """A forward pass whose activations are kept."""
+    n, width, rows = len(inputs), hidden_width(layout), min(BLOCK, len(inputs))
+    hidden, slopes = np.empty(n * width, flat.dtype), np.empty(n * width, flat.dtype)
+    rho = np.empty((-(-n // BLOCK), len(layout.widths), rows), flat.dtype)
+    outputs = np.empty((rows, layout.n_free), flat.dtype)
+    for block in range(len(rho)):
+        start, stop = block * BLOCK, min(block * BLOCK + BLOCK, n)
+        span = slice(start * width, stop * width)
+        forward(flat, layout, inputs[start:stop], hidden[span], slopes[span], rho[block], outputs[: stop - start])
+    return Activations(inputs, hidden, slopes, rho)
+
+
+@compiled
+def damped_fisher_product(
+    flat: Array, layout: ParameterLayout, kept: Activations, shares: Array, by_std: Array, by_free: Array,
+    damping: float, vector: Array, product: Array,
+) -> None:  # fmt: skip
+    """(F + damping·1)·v into ``product``, both (size,): a pass forward and one back over each block.
+
+    shares   (n,) of the mean that each sample makes up
+    by_std   (dim,) 1/σ², and ``by_free`` 2·(σ'(ℓ)/σ)²: the Fisher matrix of the Gaussians
+    """
+    n, width = len(kept.inputs), hidden_width(layout)
+    tangents = np.empty((kept.rho.shape[2], layout.n_free), flat.dtype)
+    product[:] = 0
+    for block in range(len(kept.rho)):
+        start, stop = block * BLOCK, min(block * BLOCK + BLOCK, n)
+        span, some = slice(start * width, stop * width), tangents[: stop - start]
+        x, hidden, slopes, rho = kept.inputs[start:stop], kept.hidden[span], kept.slopes[span], kept.rho[block]
+        pushforward(flat, layout, x, hidden, slopes, rho, vector, some)
+        for i in range(stop - start):
+            for d in range(layout.n_free):
+                some[i, d] *= by_std[d] * shares[start + i]
+        backward(flat, layout, x, hidden, slopes, rho, some, product)
+    for d in range(layout.n_free):
+        product[layout.free + d] = by_free[d] * vector[layout.free + d]
+    small = flat.dtype.type(damping)
+    for i in range(len(product)):
+        product[i] += small * vector[i]
+
+
+@compiled
+def gaussian_natural_gradient(
+    flat: Array, layout: ParameterLayout, inputs: Array, weights: Array, sigmoid: bool, damping: float,
+    gradient: Array, iterations: int, tolerance: float,
+) -> tuple[Array, Array]:  # fmt: skip
+    """``trust_region.conjugate_gradient`` on a Gaussian policy's damped Fisher matrix over ``inputs``."""
+    kept, dtype = activations(flat, layout, inputs), flat.dtype
+    shares = weights * dtype.type(inverse_count(weights))
+    by_std, by_free = np.empty(layout.n_free, dtype), np.empty(layout.n_free, dtype)
+    for d in range(layout.n_free):
+        std = dtype.type(standard_deviation(flat[layout.free + d], sigmoid))
+        slope = dtype.type(1) - (std + std) if sigmoid else dtype.type(1)
+        by_std[d], by_free[d] = dtype.type(1) / (std * std), dtype.type(2) * slope * slope
+    residual = gradient.astype(np.float64)
+    solution, direction, curved = np.zeros_like(residual), residual.copy(), np.empty_like(gradient)
+    squared = (residual * residual).sum()
+    goal = tolerance * squared
+    for _ in range(iterations):
+        if squared <= goal:
+            break
+        damped_fisher_product(flat, layout, kept, shares, by_std, by_free, damping, direction.astype(dtype), curved)
+        along = 0.0
+        for i in range(len(curved)):
+            along += direction[i] * curved[i]
+        step = squared / along
+        previous, squared = squared, 0.0
+        for i in range(len(curved)):
+            solution[i] += step * direction[i]
+            residual[i] -= step * curved[i]
+            squared += residual[i] * residual[i]
+        for i in range(len(curved)):
+            direction[i] = residual[i] + direction[i] * (squared / previous)
+    return solution, residual
+
+
 @compiled
 def value_cotangent(
     predictions: Array, old: Array, targets: Array, clip: float, huber_delta: float, losses: Array, slopes: Array
@@ -489,6 +581,32 @@ def ascended(
             if gaussian_kl(old_means, old_free, means, flat[free], objective.sigmoid, samples.weights) > plan.target_kl:
                 break
     return moving.result(), norm, epoch + 1
+
+
+def natural_gradient(
+    values: Tensor,
+    layout: ParameterLayout,
+    samples: PolicySamples,
+    sigmoid: bool,
+    damping: float,
+    iterations: int,
+    fisher_rows: npt.NDArray[np.int64] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g = ∇mean(r·M) at ``values``, and (F + damping·1)⁻¹g with its residual: each (size,).
+
+    fisher_rows  the samples that F is taken over; None: all
+    """
+    flat = values.numpy()
+    gradient = np.zeros_like(flat)
+    objective = Objective(sigmoid, math.inf, math.inf, 0.0, 1.0)
+    surrogate_gradient(flat, layout, samples, objective, inverse_count(samples.weights), gradient)
+    inputs, weights = samples.inputs, samples.weights
+    if fisher_rows is not None:
+        inputs, weights = inputs[fisher_rows], weights[fisher_rows]
+    solution, residual = gaussian_natural_gradient(
+        flat, layout, inputs, weights, sigmoid, damping, gradient, iterations, CG_TOLERANCE
+    )
+    return torch.from_numpy(gradient), torch.from_numpy(solution), torch.from_numpy(residual)
 
 
 def _predicted(flat: Array, layout: ParameterLayout, samples: PolicySamples) -> Array:

@@ -25,6 +25,7 @@ from workbench.networks.distributions import Head, Parameters
 from workbench.networks.gradients import Linearized
 
 Product = Callable[[Tensor], Tensor]
+CG_TOLERANCE = 1e-10  # of conjugate gradients: ‖residual‖² of ‖g‖²
 
 
 def fisher_vector_product(
@@ -44,7 +45,7 @@ def fisher_vector_product(
 
 
 def conjugate_gradient(
-    product: Product, target: Tensor, iterations: int, tolerance: float = 1e-10
+    product: Product, target: Tensor, iterations: int, tolerance: float = CG_TOLERANCE
 ) -> tuple[Tensor, Tensor]:
     """x ≈ H⁻¹g and the residual g − Hx, each (size,) in float64, for symmetric positive H given as ``product(v)`` = Hv.
 
@@ -84,6 +85,12 @@ class Direction:
     curvature: float
     slope: float
 
+    @staticmethod
+    def of(gradient: Tensor, solution: Tensor, residual: Tensor) -> Direction:
+        """From x ≈ H⁻¹g and g − Hx: xᵀHx = x·(g − residual) needs no further product."""
+        exact = gradient.double()
+        return Direction(solution, float(solution.dot(exact - residual)), float(solution.dot(exact)))
+
     @property
     def score(self) -> float:
         """√(gᵀH⁻¹g), the gain that a step promises for each √(2δ) of KL: the same in every parametrisation."""
@@ -95,10 +102,8 @@ class Direction:
 
 
 def natural_gradient(product: Product, gradient: Tensor, iterations: int) -> Direction:
-    """x ≈ H⁻¹g by conjugate gradients; xᵀHx = x·(g − residual) needs no further product."""
-    solution, residual = conjugate_gradient(product, gradient, iterations)
-    exact = gradient.double()
-    return Direction(solution, float(solution.dot(exact - residual)), float(solution.dot(exact)))
+    """x ≈ H⁻¹g by conjugate gradients."""
+    return Direction.of(gradient, *conjugate_gradient(product, gradient, iterations))
 
 
 @dataclass(frozen=True, slots=True)

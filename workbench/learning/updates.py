@@ -34,9 +34,9 @@ from workbench.learning.trust_region import (
     natural_gradient,
 )
 from workbench.networks.distributions import Gaussian, Head, Parameters
-from workbench.networks.gradients import linearize, pass_over
+from workbench.networks.gradients import linearize, pass_over, shares
 from workbench.networks.gru import Sequences
-from workbench.networks.kernels import normalized_inputs
+from workbench.networks.kernels import ParameterLayout, normalized_inputs
 from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
 
 S = TypeVar("S", bound=Settings, covariant=True)
@@ -220,26 +220,32 @@ def _ascend_compiled(
     turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float
 ) -> tuple[ParameterVector, float, int]:
     """All passes without Python in between: ``fitting.ascend``."""
-    policy, batch, settings = turn.policy, turn.batch, turn.settings
-    assert isinstance(policy.network, Mlp)
-    assert isinstance(policy.head, Gaussian)
+    settings, layout, samples = turn.settings, *_compiled_samples(turn)
+    joint_epsilon = math.inf if surrogate.joint_epsilon is None else surrogate.joint_epsilon
+    objective = fitting.Objective(_sigmoid(turn), surrogate.epsilon, joint_epsilon, settings.entropy_coef, -1.0)
+    n = len(turn.batch)
+    schedule = fitting.schedule(
+        n, settings.epochs, settings.n_parts("n_minibatches", n), turn.generator,
+        turn.learning_rate, settings.max_grad_norm, target_kl,
+    )  # fmt: skip
+    return fitting.ascended(turn.vector, layout, samples, objective, schedule)
+
+
+def _compiled_samples(turn: AgentTurn[Any]) -> tuple[ParameterLayout, fitting.PolicySamples]:
+    """A turn's samples as compiled code takes them."""
+    network, batch = turn.policy.network, turn.batch
+    assert isinstance(network, Mlp)
     none = torch.empty(0, dtype=batch.m_factors.dtype)
     weights = torch.ones_like(batch.m_factors) if batch.weights is None else batch.weights
     preceding, advantages = (none, none) if batch.joint is None else batch.joint
     parts = (batch.actions, batch.old_log_probs, batch.m_factors, weights, preceding, advantages)
-    layout = policy.network.layout
-    samples = fitting.PolicySamples(
-        normalized_inputs(layout, batch.observations.contiguous().numpy()),
-        *(part.contiguous().numpy() for part in parts),
-    )
-    joint_epsilon = math.inf if surrogate.joint_epsilon is None else surrogate.joint_epsilon
-    sigmoid = policy.head.std == "sigmoid"
-    objective = fitting.Objective(sigmoid, surrogate.epsilon, joint_epsilon, settings.entropy_coef, -1.0)
-    schedule = fitting.schedule(
-        len(batch), settings.epochs, settings.n_parts("n_minibatches", len(batch)), turn.generator,
-        turn.learning_rate, settings.max_grad_norm, target_kl,
-    )  # fmt: skip
-    return fitting.ascended(turn.vector, layout, samples, objective, schedule)
+    inputs = normalized_inputs(network.layout, batch.observations.contiguous().numpy())
+    return network.layout, fitting.PolicySamples(inputs, *(part.contiguous().numpy() for part in parts))
+
+
+def _sigmoid(turn: AgentTurn[Any]) -> bool:
+    assert isinstance(turn.policy.head, Gaussian)
+    return turn.policy.head.std == "sigmoid"
 
 
 def _ascend_by_passes(
@@ -397,6 +403,32 @@ class _Region:
 
 def natural_gradient_of(turn: AgentTurn[Any], values: Tensor, settings: TrustRegionSettings) -> tuple[Direction, float]:
     """(F + damping·1)⁻¹∇mean(r·M) at ``values``, and the gradient's norm."""
+    batch, kept = turn.batch, None
+    if settings.fisher_fraction < 1:
+        n_kept = max(1, round(settings.fisher_fraction * batch.n_pieces))
+        kept = torch.randperm(batch.n_pieces, generator=turn.generator)[:n_kept]
+    in_one_call = passes_of(turn.policy, values.device.type) == IN_ONE_CALL and len(shares(len(batch))) == 1
+    by_one_call_or_by_products = _natural_gradient_compiled if in_one_call else _natural_gradient_by_products
+    return by_one_call_or_by_products(turn, values.detach(), settings, kept)
+
+
+def _natural_gradient_compiled(
+    turn: AgentTurn[Any], values: Tensor, settings: TrustRegionSettings, kept: Tensor | None
+) -> tuple[Direction, float]:
+    """All products without Python in between: ``fitting.natural_gradient``."""
+    layout, samples = _compiled_samples(turn)
+    rows = None if kept is None else kept.numpy()
+    damping, iterations = settings.damping, settings.cg_iterations
+    gradient, solution, residual = fitting.natural_gradient(
+        values, layout, samples, _sigmoid(turn), damping, iterations, rows
+    )
+    return Direction.of(gradient, solution, residual), float(torch.linalg.vector_norm(gradient))
+
+
+def _natural_gradient_by_products(
+    turn: AgentTurn[Any], values: Tensor, settings: TrustRegionSettings, kept: Tensor | None
+) -> tuple[Direction, float]:
+    """The same for any head, network and device, and by several threads, one product after another."""
     policy, batch = turn.policy, turn.batch
     linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     outputs, free = (part.detach().requires_grad_() for part in (linearization.outputs, linearization.free))
@@ -406,10 +438,8 @@ def natural_gradient_of(turn: AgentTurn[Any], values: Tensor, settings: TrustReg
         value = masked_mean(plain_surrogate(own, batch.m_factors), batch.weights)
     by_outputs, by_free = torch.autograd.grad(value, (outputs, free), materialize_grads=True)
     gradient = linearization.vjp(by_outputs, by_free)
-    norm = float(torch.linalg.vector_norm(gradient))
-    if settings.fisher_fraction < 1:
-        kept = max(1, round(settings.fisher_fraction * batch.n_pieces))
-        batch = batch.select(torch.randperm(batch.n_pieces, generator=turn.generator)[:kept].to(values.device))
+    if kept is not None:
+        batch = batch.select(kept.to(values.device))
         linearization = linearize(policy.network, values, batch.observations, batch.sequences)
     parameters = policy.head.parameters(linearization.outputs, linearization.free, batch.masks)
 
@@ -417,7 +447,8 @@ def natural_gradient_of(turn: AgentTurn[Any], values: Tensor, settings: TrustReg
         curved = fisher_vector_product(linearization, policy.head, parameters, vector, batch.weights)
         return curved.add_(vector, alpha=settings.damping)
 
-    return natural_gradient(damped_fisher, gradient, settings.cg_iterations), norm
+    found = natural_gradient(damped_fisher, gradient, settings.cg_iterations)
+    return found, float(torch.linalg.vector_norm(gradient))
 
 
 def expected_gain(turn: AgentTurn[Any]) -> float:
