@@ -20,6 +20,7 @@ from workbench.learning import names_elsewhere
 from workbench.networks.mlp import ACTIVATIONS, LAYER_NORMS
 
 Check = Callable[[Any], Any]
+SMALLEST_PART = 32  # samples or sequences of a minibatch, where their number is the default
 S = TypeVar("S", bound="Settings")
 
 
@@ -349,9 +350,11 @@ class Settings:
         return self.threads or 1
 
     def n_parts(self, name: str, n_pieces: int) -> int:
-        """Minibatches of so many samples or sequences: the default is never more than there are of them."""
+        """Minibatches of so many samples or sequences: the default never makes parts of fewer than 32."""
         chosen = int(getattr(self, name))
-        return min(chosen, n_pieces) if chosen == type(self).__dataclass_fields__[name].default else chosen
+        if chosen != type(self).__dataclass_fields__[name].default:
+            return chosen
+        return max(1, min(chosen, n_pieces // SMALLEST_PART))
 
     def decay(self, env_steps: int) -> float:
         """max(1 − (1 − f)·steps/D, f): what learning rates are multiplied with after so many env steps.
@@ -380,6 +383,7 @@ class GradientSettings(Settings):
 class ClippedSettings(GradientSettings):
     """What methods with a clipped surrogate add."""
 
+    n_minibatches: int = setting(32, integer(1), "minibatches in each pass of an agent")
     clip_epsilon: float = setting(0.2, number(0, 1, open_ends=True), "clip ε of the agent's own ratio")
     clip_schedule: Any = setting(
         None, any_schedule, "ε by position: None, 'linear', 'team_size', or a factor for each position"
