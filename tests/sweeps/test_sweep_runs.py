@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 
 import pandas as pd
@@ -495,3 +496,30 @@ def test_the_table_keeps_the_metrics_names(tmp_path):
         results.table(tmp_path, "iteration")
     with pytest.raises(FileNotFoundError, match="holds no sweep"):
         results.table(place)
+
+
+def test_runs_made_by_other_code_are_told(tmp_path, client):
+    """A changed notebook, and a changed module beside it, directly imported or by another one, are other code."""
+    (tmp_path / "reward.py").write_text("import deeper\nVALUE = deeper.VALUE\n")
+    (tmp_path / "deeper.py").write_text("VALUE = 1\n")
+    (tmp_path / "nobody_asks.py").write_text("VALUE = 1\n")
+    notebook = write_notebook(tmp_path / "tiny.ipynb", "%pdb off\nfrom reward import VALUE\n" + WORK)
+
+    def sweep(seeds=(0,)):
+        return wb.Sweep(notebook, seeds=seeds, directory=tmp_path / "sweep")
+
+    sweep().run(client=client, progress=False)
+    first = sweep().table("runs")["code"].tolist()
+    (tmp_path / "nobody_asks.py").write_text("VALUE = 2\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sweep().run(client=client, progress=False)
+    (tmp_path / "deeper.py").write_text("VALUE = 2\n")
+    assert "1 of 1 runs were made by other code" in repr(sweep())
+    with pytest.warns(UserWarning, match="1 of 2 runs were made by other code: the notebook, or a module beside it"):
+        sweep((0, 1)).run(client=client, progress=False)
+    told = sweep((0, 1)).table("runs").set_index("seed")["code"]
+    assert told[0] == first[0] != told[1]
+    write_notebook(tmp_path / "tiny.ipynb", WORK)
+    with pytest.warns(UserWarning, match="2 of 2 runs were made by other code"):
+        sweep((0, 1)).run(client=client, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -91,6 +92,8 @@ class Batch:
         check_kernel(self.notebook, self.kernel)
         if client is None and scheduler is None:
             refuse_without_guard()
+        if others := self._made_by_other_code():
+            warnings.warn(self._told_of_other_code(others), stacklevel=3)
         self._write_down(retry_failed)
         show = _shown(self) if progress else lambda _: None
         if self._nothing_left():
@@ -239,6 +242,17 @@ class Batch:
     def _status(self, run: PlannedRun) -> str:
         """How far a run has come: one of ``results.STATUSES``."""
         return results.status_of(self._place(run))
+
+    def _made_by_other_code(self) -> int:
+        """How many of its runs were made when the notebook, or a module beside it, was another."""
+        records = [read_json(self._place(run) / layout.RUN) for run in self.plan.runs]
+        return sum(record is not None and record.get("notebook_digest") != self.notebook.digest for record in records)
+
+    def _told_of_other_code(self, others: int) -> str:
+        return (
+            f"{others} of {len(self.plan.runs)} runs were made by other code: the notebook, or a module beside it, has changed since. They stay "
+            "as they are; delete them, or name another directory, to make them anew."
+        )
 
     def _write_down(self, retry_failed: bool) -> None:
         """Add what this sweep asks for to what was asked for before; clear failures that are to be tried again."""

@@ -79,9 +79,26 @@ class Notebook:
 
     @cached_property
     def digest(self) -> str:
-        """Names what the notebook does: a hash of its code but for the parameters, whose values count anew each run."""
+        """Names what the notebook does: a hash of its code but for the parameters, whose values count anew each run.
+
+        The modules beside it that it imports, and those that they import, are code of its own.
+        """
         code = [source_of(cell) for cell in code_cells(self.content) if TAG not in tags_of(cell)]
-        return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([*code, *self.helpers.values()]).encode()).hexdigest()[:16]
+
+    @cached_property
+    def helpers(self) -> dict[str, str]:
+        """{path below the notebook's folder: source} of the modules there that it imports, directly or not."""
+        folder, found = self.path.parent, dict[str, str]()
+        asked = [name for cell in code_cells(self.content) for name in imported(source_of(cell))]
+        while asked:
+            place = asked.pop().replace(".", "/")
+            for path in (folder / f"{place}.py", folder / place / "__init__.py"):
+                name = path.relative_to(folder).as_posix()
+                if name not in found and path.is_file():
+                    found[name] = path.read_text(encoding="utf-8", errors="replace")
+                    asked += imported(found[name])
+        return dict(sorted(found.items()))
 
     def resolve(self, given: Parameters) -> Parameters:
         """All parameters of a run: those given (names that ``plan.check_names`` let in), checked, and the defaults."""
@@ -95,6 +112,26 @@ class Notebook:
     def swept_names(self) -> list[str]:
         """The parameters that a sweep may set."""
         return [name for name in self.parameters if name != DIRECTORY]
+
+
+def imported(source: str) -> list[str]:
+    """The modules that a piece of code imports, and the packages that they are in; lines for IPython are passed over.
+
+    >>> imported("%matplotlib inline\\nimport games.chess as chess\\nfrom rewards import shaped")
+    ['games', 'games.chess', 'rewards', 'rewards.shaped']
+    """
+    plain = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+    try:
+        nodes = list(ast.walk(ast.parse(plain)))
+    except SyntaxError:
+        return []
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            named += [f"{node.module}.{name}" for name in names] if node.module else names
+    wholes = [".".join(name.split(".")[: n + 1]) for name in named for n in range(name.count(".") + 1)]
+    return list(dict.fromkeys(wholes))
 
 
 def check_kernel(notebook: Notebook, name: str) -> None:

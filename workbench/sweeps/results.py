@@ -159,7 +159,8 @@ def about_run(run: RunResult, about: Json) -> Json:
     cost = {name: run.record.get(name) for name in ("wall_seconds", "attempts", "started", "ended")}
     summary = {name: cell(value) for name, value in run.summary.items() if name not in about}
     error = {"error": run.failure.get("message")} if run.status == "failed" else {}
-    return {**others, **summary, **cost, "host": run.record.get("machine", {}).get("host"), **error}
+    code = {"code": run.record.get("notebook_digest")}  # equal where the notebook and the modules beside it were
+    return {**others, **summary, **code, **cost, "host": run.record.get("machine", {}).get("host"), **error}
 
 
 def cell(value: object) -> object:

@@ -117,15 +117,9 @@ class Sweep(Batch):
             "the same in all": ", ".join(f"{name}={value}" for name, value in defaults.items()),
             "directory": min(str(self.directory), os.path.relpath(self.directory), key=len),
         }
-        if others := self._made_by_another_notebook():
-            lines["note"] = (
-                f"{others} runs were made when the notebook's code was another; delete them to make them anew"
-            )
+        if others := self._made_by_other_code():
+            lines["note"] = self._told_of_other_code(others)
         return lines
-
-    def _made_by_another_notebook(self) -> int:
-        records = [read_json(self._place(run) / layout.RUN) for run in self.plan.runs]
-        return sum(record is not None and record.get("notebook_digest") != self.notebook.digest for record in records)
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:<16}{text}" for name, text in {"Sweep": "", **self._lines()}.items()).rstrip()
