@@ -36,7 +36,7 @@ from workbench.learning.trust_region import (
 from workbench.networks.distributions import Gaussian, Head, Parameters
 from workbench.networks.gradients import linearize, pass_over, shares
 from workbench.networks.gru import Sequences
-from workbench.networks.kernels import ParameterLayout, normalized_inputs
+from workbench.networks.kernels import ParameterLayout, normalized_inputs, on_cpu
 from workbench.networks.mlp import Adam, Mlp, ParameterVector, clip_norm
 
 S = TypeVar("S", bound=Settings, covariant=True)
@@ -206,12 +206,16 @@ def passes_of(policy: Policy, device: str) -> str:
     return IN_ONE_CALL
 
 
+def _in_one_call(turn: AgentTurn[Any]) -> bool:
+    return on_cpu(turn.batch.m_factors) and passes_of(turn.policy, "cpu") == IN_ONE_CALL
+
+
 def _ascend(
     turn: AgentTurn[GradientSettings], surrogate: Surrogate, target_kl: float = math.inf
 ) -> tuple[ParameterVector, dict[str, float]]:
     """Adam on a surrogate and the entropy; passes end when the KL is past ``target_kl``."""
-    in_one_call = passes_of(turn.policy, turn.batch.actions.device.type) == IN_ONE_CALL
-    moved, norm, epochs = (_ascend_compiled if in_one_call else _ascend_by_passes)(turn, surrogate, target_kl)
+    ascend = _ascend_compiled if _in_one_call(turn) else _ascend_by_passes
+    moved, norm, epochs = ascend(turn, surrogate, target_kl)
     refuse_non_finite(norm, f"the policy gradient of {turn.unit}")
     return moved, {"grad_norm": norm, "epochs": float(epochs)}
 
@@ -407,9 +411,9 @@ def natural_gradient_of(turn: AgentTurn[Any], values: Tensor, settings: TrustReg
     if settings.fisher_fraction < 1:
         n_kept = max(1, round(settings.fisher_fraction * batch.n_pieces))
         kept = torch.randperm(batch.n_pieces, generator=turn.generator)[:n_kept]
-    in_one_call = passes_of(turn.policy, values.device.type) == IN_ONE_CALL and len(shares(len(batch))) == 1
-    by_one_call_or_by_products = _natural_gradient_compiled if in_one_call else _natural_gradient_by_products
-    return by_one_call_or_by_products(turn, values.detach(), settings, kept)
+    one_thread = len(shares(len(batch))) == 1
+    find = _natural_gradient_compiled if one_thread and _in_one_call(turn) else _natural_gradient_by_products
+    return find(turn, values.detach(), settings, kept)
 
 
 def _natural_gradient_compiled(
