@@ -250,8 +250,8 @@ class Batch:
 
     def _told_of_other_code(self, others: int) -> str:
         return (
-            f"{others} of {len(self.plan.runs)} runs were made by other code: the notebook, or a module beside it, has changed since. They stay "
-            "as they are; delete them, or name another directory, to make them anew."
+            f"{others} of {len(self.plan.runs)} runs were made by other code: the notebook, or a module beside it, has "
+            "changed since. They stay as they are; delete them, or name another directory, to make them anew."
         )
 
     def _write_down(self, retry_failed: bool) -> None:
