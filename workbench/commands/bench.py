@@ -10,6 +10,7 @@ of rates and of the ratios within a round.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -210,7 +211,7 @@ def _returns(say: Callable[[str], None]) -> list[TimeToReturn]:
     found = [bench_defaults.time_to_return(method) for method in ("hatrpo", "happo")]
     for each in found:
         cells = [
-            f"{level} in {seconds:.0f} s ({each.env_steps[level]:,.0f} steps; {each.times[level]:.0f} × as fast)"
+            f"{level} in {seconds:.0f} s ({each.env_steps[level]:,.0f} steps; {_faster(each.times[level])})"
             for level, seconds in each.seconds.items()
         ]
         say(f"time to return, {each.method}, Walker2d 6x1, beside the reference: " + "; ".join(cells))
@@ -237,6 +238,10 @@ def _in_processes(rounds: int, say: Callable[[str], None]) -> tuple[SeedsTogethe
         f"({taken.trainer_seconds / taken.torch_seconds:.2f} × torch)"
     )
     return together, taken
+
+
+def _faster(times: float) -> str:
+    return f"{times:.0f} × as fast" if times < math.inf else "the reference does not within 10⁷ steps"
 
 
 def _trainer(task: Task, method: str) -> Trainer:
