@@ -193,13 +193,7 @@ def _defaults(rounds: int, say: Callable[[str], None]) -> DefaultRates:
     raw = _RawPhysics(env)
     env.reset(seed=0)
 
-    def rate(trainer: Trainer) -> float:
-        before, seconds = trainer.env_steps, 0.0
-        for _ in range(bench_defaults.ITERATIONS_A_ROUND):
-            seconds += _seconds(trainer.iterate)
-        return (trainer.env_steps - before) / seconds
-
-    found = bench_defaults.measure_defaults(rounds, lambda: raw.rate(env, np.random.default_rng(0)), rate, median_ratio)
+    found = bench_defaults.measure_defaults(rounds, lambda: raw.rate(env, np.random.default_rng(0)))
     env.close()
     say(f"the defaults on one core, Walker2d 6x1: physics {found.physics:,.0f} env steps/s")
     for name, each in found.training.items():

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from workbench import envs
+from workbench.commands.bench_processes import median_ratio, training_rate
 from workbench.running import methods as recipes
 from workbench.running.trainer import Trainer
 
@@ -34,7 +35,7 @@ RETURNS = (1000.0, 2000.0, 3000.0)
 EVALUATE_EVERY = 20_000
 EPISODES = 10
 AT_MOST = 1_000_000
-# Return on Walker2d 6x1 after so many million steps, and env steps a second on two cores, the fastest measured.
+# {environment steps: return} on Walker2d 6x1, and env steps a second on two cores, the fastest measured.
 REFERENCE_CURVE = {
     "hatrpo": {0.0: 0.0, 1e6: 450.0, 2e6: 560.0, 5e6: 1490.0, 10e6: 2200.0},
     "happo": {0.0: 0.0, 1e6: 1340.0, 2e6: 1620.0, 5e6: 2840.0, 10e6: 4490.0},
@@ -111,10 +112,8 @@ def reference_seconds(method: str, level: float) -> float:
     return float(np.interp(level, list(curve.values()), list(curve))) / REFERENCE_RATE[method]
 
 
-def measure_defaults(
-    rounds: int, physics: Callable[[], float], rate: Callable[[Trainer], float], share: Callable[..., float]
-) -> DefaultRates:
-    """Alternating rounds of one core's ``physics`` and of each trainer's ``rate``."""
+def measure_defaults(rounds: int, physics: Callable[[], float]) -> DefaultRates:
+    """Alternating rounds of one core's ``physics`` and of each trainer."""
     trainers = {name: trainer_of(method, settings, 1) for name, (method, settings) in DEFAULTS.items()}
     found: dict[str, list[float]] = {name: [] for name in ("physics", *trainers)}
     for trainer in trainers.values():
@@ -122,10 +121,10 @@ def measure_defaults(
     for _ in range(rounds):
         found["physics"].append(physics())
         for name, trainer in trainers.items():
-            found[name].append(rate(trainer))
+            found[name].append(training_rate(trainer, ITERATIONS_A_ROUND))
     medians = {name: float(np.median(rates)) for name, rates in found.items()}
     passes = {name: " · ".join(set(trainer.passes.values())) for name, trainer in trainers.items()}
     for trainer in trainers.values():
         trainer.env.close()
-    shares = {name: share(found[name], found["physics"]) for name in trainers}
+    shares = {name: median_ratio(found[name], found["physics"]) for name in trainers}
     return DefaultRates(medians.pop("physics"), medians, shares, passes, found)

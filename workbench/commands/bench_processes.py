@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.envs.workers import WorkerPool
 from workbench.sweeps.files import Json
+
+if TYPE_CHECKING:
+    from workbench.running.trainer import Trainer
 
 IMPORTS = {
     "torch": "import torch",
@@ -60,6 +64,14 @@ def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
     return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
+def training_rate(trainer: Trainer, n_iterations: int) -> float:
+    """Environment steps a second over some iterations."""
+    before, started = trainer.env_steps, time.perf_counter()
+    for _ in range(n_iterations):
+        trainer.iterate()
+    return (trainer.env_steps - before) / (time.perf_counter() - started)
+
+
 class Training:
     """HAPPO, trained in a process of its own.
 
@@ -83,10 +95,7 @@ class Training:
 
     def rate(self, n_iterations: int) -> float:
         """Environment steps a second, by its own clock."""
-        before, started = self._trainer.env_steps, time.perf_counter()
-        for _ in range(n_iterations):
-            self._trainer.iterate()
-        return (self._trainer.env_steps - before) / (time.perf_counter() - started)
+        return training_rate(self._trainer, n_iterations)
 
     def peak_memory_mb(self) -> float:
         return _peak_memory_mb()
