@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from workbench.envs.base import TeamEnv
+from workbench.envs.base import TeamEnv, TimeStep
 from workbench.errors import EnvironmentFailedError
 from workbench.learning.team import Actor
 from workbench.networks.gradients import torch_threads
@@ -45,8 +45,7 @@ def evaluate(
     actor.begin(env.n_envs)
     with torch_threads(1):
         while any(len(returns[i]) < quota[i] for i in range(env.n_envs)):
-            seen = step.observations, step.action_masks
-            step = env.step(actor.modes(*seen) if generators is None else actor.samples(*seen, generators))
+            step = _acted(env, actor, step, generators)
             running += step.reward
             length += 1
             ended = np.flatnonzero(step.done)
@@ -88,8 +87,7 @@ def _cut_off(
                 np.zeros(env.n_envs, np.int64),
             )
             for _ in range(max_steps):
-                seen = step.observations, step.action_masks
-                step = env.step(actor.modes(*seen) if generators is None else actor.samples(*seen, generators))
+                step = _acted(env, actor, step, generators)
                 total[under_way] += step.reward[under_way]
                 length[under_way] += 1
                 actor.forget(np.flatnonzero(step.done))
@@ -99,3 +97,9 @@ def _cut_off(
             returns += total.tolist()
             lengths += length.tolist()
     return np.array(returns[:episodes]), np.array(lengths[:episodes], np.int64)
+
+
+def _acted(env: TeamEnv, actor: Actor, step: TimeStep, generators: Mapping[str, torch.Generator] | None) -> TimeStep:
+    """What the most probable actions, or drawn ones, lead to."""
+    seen = step.observations, step.action_masks
+    return env.step(actor.modes(*seen) if generators is None else actor.samples(*seen, generators))
