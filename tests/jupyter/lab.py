@@ -225,14 +225,24 @@ class Notebook:
         ).scroll_into_view_if_needed()
 
 
+# anywidget's stopwatch: a model that took two seconds to load is told of so, and is shown all the same. It says how
+# busy the machine was, and nothing of the page.
+LATE = "[anywidget] Failed to initialize model."
+
+
 @contextlib.contextmanager
 def browser_page(browser: Browser, width: int = 1400, height: int = 900, **context: Any) -> Iterator[Page]:
     """A fresh page whose console errors are collected in ``page.errors``."""
     surroundings = browser.new_context(viewport={"width": width, "height": height}, **context)
     page = surroundings.new_page()
     errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+
+    def told(text: str) -> None:
+        if LATE not in text:
+            errors.append(text)
+
+    page.on("console", lambda message: told(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: told(str(error)))
     page.errors = errors  # type: ignore[attr-defined]
     page.set_default_timeout(30 * SECONDS)
     expect.set_options(timeout=30 * SECONDS)

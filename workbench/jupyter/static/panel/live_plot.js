@@ -141,8 +141,12 @@ function render({ model, el }) {
       say(`The figure could not be drawn: ${error.message}`, "error");
     } finally {
       drawing = false;
+      if (closed) purge();
     }
   }
+
+  // Never under Plotly's hands: it draws in pieces, and would go on with a figure that has no scales any more.
+  const purge = () => drawing || page.scripts.plotly?.then((plotly) => plotly.purge(figure));
 
   // The figure's place is kept from the moment its size is known: buttons below do not move while it is being drawn.
   const reserve = () => {
@@ -195,7 +199,7 @@ function render({ model, el }) {
     forget(seen);
     document.removeEventListener("visibilitychange", draw);
     forgetTheme();
-    page.scripts.plotly?.then((plotly) => plotly.purge(figure));
+    purge();
     try {
       model.send({ type: "gone", view });
     } catch {
