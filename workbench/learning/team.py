@@ -21,7 +21,7 @@ from workbench.errors import unknown_name
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.networks import kernels
 from workbench.networks.cuda_graphs import replayed
-from workbench.networks.distributions import Head, Parameters, head_for
+from workbench.networks.distributions import Gaussian, Head, Parameters, head_for
 from workbench.networks.gradients import predict
 from workbench.networks.gru import FoldedGru, Gru, Network, Sequences
 from workbench.networks.mlp import Folded, Mlp, ParameterVector, stack
@@ -178,6 +178,7 @@ class Stack(NamedTuple):
 
     flats      (n_agents, size) parameters
     folded     the same ready for torch's products; None where compiled code takes ``flats``
+    free       (n_agents, n_free), parameters that no observation moves
     transform  what their inputs go through
     """
 
@@ -185,15 +186,8 @@ class Stack(NamedTuple):
     agents: tuple[str, ...]
     flats: Tensor
     folded: Folded | FoldedGru | None
+    free: Tensor
     transform: Transform | None
-
-    @property
-    def free(self) -> Tensor:
-        """(n_agents, n_free)."""
-        if self.folded is not None:
-            return self.folded.free
-        layout = self.policy.network.layout  # type: ignore[union-attr]  # an Mlp's
-        return self.flats[:, layout.free : layout.free + layout.n_free]
 
 
 class Actor:
@@ -218,9 +212,13 @@ class Actor:
         self.stacks = []
         for policy, agents in by_policy.items():
             flats = stack([parameters[team.unit_of[agent]] for agent in agents]).to(device)
-            compiled = isinstance(policy.network, Mlp) and kernels.on_cpu(flats)
-            folded = None if compiled else policy.network.fold(flats)
-            self.stacks.append(Stack(policy, tuple(agents), flats, folded, team.transform(agents, statistics)))
+            network, folded = policy.network, None
+            if isinstance(network, Mlp) and kernels.on_cpu(flats):
+                free = network.views(flats)[-1]
+            else:
+                folded = network.fold(flats)
+                free = folded.free
+            self.stacks.append(Stack(policy, tuple(agents), flats, folded, free, team.transform(agents, statistics)))
         self._numbers = [np.stack([team.number(agent) for agent in stacked.agents]) for stacked in self.stacks]
         self._memory: dict[tuple[str, ...], Tensor] = {}
 
@@ -304,6 +302,11 @@ class Actor:
                 0
             ]
             return drawn.cpu()
+        if folded is None and isinstance(policy.head, Gaussian):
+            actions, std = inputs.new_empty(noise.shape), policy.head.standard_deviation(stacked.free)
+            arrays = inputs.contiguous(), std, noise, actions
+            kernels.sample_stack(stacked.flats.numpy(), policy.network.layout, *(each.numpy() for each in arrays))
+            return actions
         parameters = self.distribution(stacked, inputs.to(device), masks)
         return policy.head.sample(parameters, noise.to(device)).cpu()
 

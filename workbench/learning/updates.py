@@ -389,7 +389,7 @@ class _Region:
         self._turn, batch = turn, turn.batch
         self._m_factors = batch.m_factors.double()
         self._actions = batch.actions.double() if batch.actions.is_floating_point() else batch.actions
-        self._old = self._parameters(turn.vector.values)
+        self._old = tuple(part.double() for part in turn.old)
         self._old_log_probs = turn.policy.head.log_prob(self._old, self._actions)
 
     def measure(self, values: Tensor, step: Tensor, gain_before: float, fraction: float) -> tuple[float, float]:

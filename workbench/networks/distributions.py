@@ -73,8 +73,11 @@ class Gaussian:
 
     def parameters(self, outputs: Tensor, free: Tensor, mask: Tensor | None = None) -> Parameters:
         """(mean, std), each (..., dim); ``free`` is (dim,), or (n, dim) for n stacked policies."""
-        std = 0.5 * torch.sigmoid(free) if self.std == "sigmoid" else torch.exp(free)
-        return outputs, std.unsqueeze(-2)
+        return outputs, self.standard_deviation(free).unsqueeze(-2)
+
+    def standard_deviation(self, free: Tensor) -> Tensor:
+        """σ of ℓ, shaped as ``free``."""
+        return 0.5 * torch.sigmoid(free) if self.std == "sigmoid" else torch.exp(free)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         return torch.randn(*shape, self.dim, generator=generator, dtype=dtype)

@@ -371,6 +371,22 @@ def predict_stack(flats: Array, layout: ParameterLayout, inputs: Array, outputs:
 
 
 @compiled
+def sample_stack(
+    flats: Array, layout: ParameterLayout, inputs: Array, std: Array, noise: Array, actions: Array
+) -> None:
+    """μ_d(o) + σ_d·ε_d of n Gaussian policies of one shape into ``actions`` (n, batch, dim).
+
+    std     (n, dim)
+    noise   (n, batch, dim) ε
+    """
+    predict_stack(flats, layout, inputs, actions)
+    for i in range(actions.shape[0]):
+        for row in range(actions.shape[1]):
+            for d in range(actions.shape[2]):
+                actions[i, row, d] += std[i, d] * noise[i, row, d]
+
+
+@compiled
 def normalized_inputs(layout: ParameterLayout, inputs: Array) -> Array:
     """``inputs`` (n, n_inputs) as the first layer takes them: normalised where a LayerNorm comes first."""
     if layout.gains[0] < 0:

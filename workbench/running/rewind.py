@@ -38,13 +38,16 @@ class Past:
     def __init__(self, n_units: int, iterations: int = ITERATIONS, megabytes: float = MEGABYTES) -> None:
         self.n_units, self.iterations, self.megabytes = n_units, iterations, megabytes
         self._states: deque[State] = deque()
+        self._blocks: deque[dict[str, tuple[Any, Held]]] = deque()  # {field: (its value, what it holds)} of each state
         self._added: deque[Held] = deque()  # what each state holds that no earlier one here does
         self._held: Held = {}  # all of that together
 
     def append(self, state: State) -> None:
         """Keep one more; the oldest go when a bound is passed."""
-        added = {block: size for block, size in _memory(state).items() if block not in self._held}
+        blocks = _memory_by_field(state, self._blocks[-1] if self._blocks else {})
+        added = {block: size for _, held in blocks.values() for block, size in held.items() if block not in self._held}
         self._states.append(state)
+        self._blocks.append(blocks)
         self._added.append(added)
         self._held |= added
         self._keep_within_bounds()
@@ -56,15 +59,17 @@ class Past:
 
     def _drop_oldest(self) -> None:
         self._states.popleft()
+        self._blocks.popleft()
         orphans = self._added.popleft()
-        used = _memory(self._states[0]) if self._states else {}
+        used = [held for _, held in self._blocks[0].values()] if self._blocks else []
         for block, size in orphans.items():
-            if block in used:  # it is charged to the next one from now on
+            if any(block in held for held in used):  # it is charged to the next one from now on
                 self._added[0][block] = size
             else:
                 del self._held[block]
 
     def _drop_newest(self) -> State:
+        self._blocks.pop()
         for block in self._added.pop():
             del self._held[block]
         return self._states.pop()
@@ -96,6 +101,7 @@ class Past:
     def clear(self) -> None:
         """Forget everything."""
         self._states.clear()
+        self._blocks.clear()
         self._added.clear()
         self._held.clear()
 
@@ -110,7 +116,8 @@ class Past:
     def copy(self) -> Past:
         """The same states, for a fork."""
         past = Past(self.n_units, self.iterations, self.megabytes)
-        past._states, past._added = self._states.copy(), deque(map(dict, self._added))
+        past._states, past._blocks = self._states.copy(), self._blocks.copy()
+        past._added = deque(map(dict, self._added))
         past._held = self._held.copy()
         return past
 
@@ -203,6 +210,15 @@ class Snapshots:
 
     def __repr__(self) -> str:
         return f"Snapshots: {len(self)} moments, every {self.every} iterations"
+
+
+def _memory_by_field(state: State, before: Mapping[str, tuple[Any, Held]]) -> dict[str, tuple[Any, Held]]:
+    """What each field of a state holds; not counted anew where it is the very object of the state ``before``."""
+    found = {}
+    for name in _fields(type(state)):
+        value, known = getattr(state, name), before.get(name)
+        found[name] = known if known is not None and known[0] is value else (value, _memory(value))
+    return found
 
 
 def _memory(value: Any) -> Held:
