@@ -295,17 +295,18 @@ class Actor:
 
     def sample(self, stacked: Stack, inputs: Tensor, noise: Tensor, masks: Tensor | None = None) -> Tensor:
         """Actions of a stack's agents by their head's ``noise`` (n_agents, n_envs, …); all are in the CPU's memory."""
-        policy, folded, device = stacked.policy, stacked.folded, stacked.flats.device
+        policy, network = stacked.policy, stacked.policy.network
+        folded, device = stacked.folded, stacked.flats.device
         if isinstance(folded, Folded):
-            fixed = policy.network, policy.head, len(folded.weights)
+            fixed = network, policy.head, len(folded.weights)
             drawn: Tensor = replayed(_drawn, fixed, inputs, noise, masks, folded.free, *folded.weights, *folded.biases)[
                 0
             ]
             return drawn.cpu()
-        if folded is None and isinstance(policy.head, Gaussian):
+        if folded is None and isinstance(network, Mlp) and isinstance(policy.head, Gaussian):
             actions, std = inputs.new_empty(noise.shape), policy.head.standard_deviation(stacked.free)
             arrays = inputs.contiguous(), std, noise, actions
-            kernels.sample_stack(stacked.flats.numpy(), policy.network.layout, *(each.numpy() for each in arrays))
+            kernels.sample_stack(stacked.flats.numpy(), network.layout, *(each.numpy() for each in arrays))
             return actions
         parameters = self.distribution(stacked, inputs.to(device), masks)
         return policy.head.sample(parameters, noise.to(device)).cpu()

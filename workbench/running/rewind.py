@@ -215,9 +215,9 @@ class Snapshots:
 def _memory_by_field(state: State, before: Mapping[str, tuple[Any, Held]]) -> dict[str, tuple[Any, Held]]:
     """What each field of a state holds; not counted anew where it is the very object of the state ``before``."""
     found = {}
-    for name in _fields(type(state)):
-        value, known = getattr(state, name), before.get(name)
-        found[name] = known if known is not None and known[0] is value else (value, _memory(value))
+    for field in dataclasses.fields(state):
+        value, known = getattr(state, field.name), before.get(field.name)
+        found[field.name] = known if known is not None and known[0] is value else (value, _memory(value))
     return found
 
 
