@@ -95,7 +95,7 @@ def test_scores_are_the_expected_gain_on_the_present_m_factors():
         trainer.step()
 
 
-@pytest.mark.parametrize(("make", "far"), [(wb.happo, {}), (wb.hatrpo, {"team_max_kl": 0.2})])
+@pytest.mark.parametrize(("make", "far"), [(wb.happo, {"lr": 1e-3}), (wb.hatrpo, {"team_max_kl": 0.2})])
 def test_greedy_chooses_anew_before_each_update(make, far):
     trainer = make(PointTeam(n_agents=4), seed=1, order="greedy", **far, **SMALL)
     assert trainer.remaining == trainer.units  # nothing is known yet

@@ -456,7 +456,7 @@ class SequentialSettings(Settings):
         "how M carries it: 'ratio' w·A, 'trace' traces capped at 1, None: A",
     )
     ratio_clamp: Any = setting(
-        None, any_clamp, "bounds on the preceding ratio in M: None, 'upper' (at most 1), or (low, high)"
+        (2 / 3, 1.5), any_clamp, "bounds on the preceding ratio in M: None, 'upper' (at most 1), or (low, high)"
     )
 
     def __post_init__(self) -> None:
@@ -523,9 +523,6 @@ class TrustRegionSettings(SequentialSettings):
         None,
         optional(number(0, math.inf, open_ends=True)),
         "δ of each agent, as in the paper, in place of the team's: the largest mean KL(old ‖ new)",
-    )
-    ratio_clamp: Any = setting(
-        (2 / 3, 1.5), any_clamp, "bounds on the preceding ratio in M: None, 'upper' (at most 1), or (low, high)"
     )
     kl_allocation: str = setting(
         "uniform", one_of("uniform", "kkt", "greedy"), "how the agents share the team's δ: evenly, or by expected gain"

@@ -64,8 +64,9 @@ def happo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     """HAPPO: one agent after another ascends E[min(r·M, clip(r, 1 ± ε)·M)], M = Π_{j<m}(π_new/π_old) · A.
 
     A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("happo")``): ``clip_epsilon=0.2``,
-    ``epochs=10``, ``team_target_kl=0.03``, ``lr=3e-4``, ``order="random"``, … An unknown one is refused. Source: Kuba
-    et al., ICLR 2022 (arXiv 2109.11251), algorithm 4.
+    ``epochs=10``, ``team_target_kl=0.03``, ``lr=3e-4``, ``order="random"``, … An unknown one is refused. By default the
+    preceding ratio in M is held to (⅔, 1.5), against the few heavy weights of rare states; ``ratio_clamp=None`` is the
+    paper's. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 4.
     """
     return make_trainer("happo", env, seed, settings)
 
@@ -77,8 +78,7 @@ def hatrpo(env: TeamEnv, seed: int = 0, **settings: Any) -> Trainer:
     A trainer on ``env``; ``seed`` determines the whole run. Settings (``wb.options("hatrpo")``): ``team_max_kl=0.02``,
     the δ of all agents together, or ``max_kl=``, that of each, as in the paper; ``damping=0.1``, ``cg_iterations=10``,
     ``order="random"``, … An unknown one is refused. The policies have no learning rate: δ sets the length of their
-    steps. By default the preceding ratio in M is held to (⅔, 1.5), against the few heavy weights of rare states;
-    ``ratio_clamp=None`` is the paper's. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 3.
+    steps. ``ratio_clamp`` as for ``happo``. Source: Kuba et al., ICLR 2022 (arXiv 2109.11251), algorithm 3.
     """
     return make_trainer("hatrpo", env, seed, settings)
 
