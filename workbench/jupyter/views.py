@@ -21,7 +21,7 @@ from workbench.jupyter import look
 from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions
 from workbench.jupyter.figures.drawings import Drawing, names
 from workbench.jupyter.figures.m_distributions import Kind, Scale
-from workbench.jupyter.figures.plots import Plot, arrange, captioned
+from workbench.jupyter.figures.plots import Plot
 from workbench.jupyter.figures.record import Record, show
 from workbench.jupyter.figures.run_columns import One, Several, read, read_all
 from workbench.jupyter.look import Spec
@@ -288,6 +288,5 @@ def _compared_record(
 ) -> Record:
     """A record of panels, two side by side, with what they rest on below."""
     height = comparisons.rows_height(plots) if rows else look.PANEL_HEIGHT
-    figure = arrange(plots, min(len(plots), 2), look.WIDTH, height)
     text = f"{comparison.selection.metric.replace('_', ' ').capitalize()}, {what}: {', '.join(comparison.groups)}"
-    return Record(captioned(figure, how), text)
+    return Drawing(text, plots, min(len(plots), 2), height, how)
