@@ -27,11 +27,9 @@ from workbench.jupyter.figures.run_columns import One, Several, read, read_all
 from workbench.jupyter.look import Spec
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
-from workbench.statistics.selection import Names
+from workbench.statistics.runs import Names, Runs
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.jupyter.panel.live_view import LiveView
 
 __all__ = [
@@ -203,7 +201,7 @@ def _agent_curves(trainer: One, *columns: str) -> Record:
     return Drawing(", ".join(plot.title for plot in plots), plots)
 
 
-Table: TypeAlias = "pd.DataFrame | Comparison"
+Table: TypeAlias = "Runs | Comparison"
 
 
 # --- groups of runs, from a table -----------------------------------------------------------------------------------
@@ -212,8 +210,9 @@ Table: TypeAlias = "pd.DataFrame | Comparison"
 def learning_curves(table: Table, metric: str = "return", by: Names = "method", **options: Any) -> Record:
     """The interquartile mean of each group along its runs, with a 95 % band over seeds, and the single runs, faintly.
 
-    ``table`` is a tidy table of runs, or a ``wb.statistics.compare(…)`` already; ``options`` are those of ``compare``.
-    One panel a task; where scores are normalised, all tasks together come first.
+    ``table`` is a tidy table of runs, a sweep or study, trainers, or groups of these such as
+    ``{"hatrpo": [t0, t1], "mappo": [t2, t3]}``, or a ``wb.statistics.compare(…)`` already; ``options`` are those of
+    ``compare``. One panel a task; where scores are normalised, all tasks together come first.
     """
     comparison = _compared(table, metric, by, options)
     plots = comparisons.learning_curves(comparison)
