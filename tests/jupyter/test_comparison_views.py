@@ -232,7 +232,7 @@ def test_a_group_has_its_colour_in_every_view_and_before_the_others_have_runs(vi
     colors = {str(t.marker.color or t.line.color) for t in record.figure.data if str(t.name).startswith("c")}
     expected = {"learning_curves", "performance_profiles", "intervals"}
     if view in expected:
-        assert look.PALETTE[2] in colors
+        assert look.run_style(3).color in colors
     assert look.PALETTE[1] not in json.dumps(record._repr_mimebundle_()[PLOTLY_MIME]["data"])
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from workbench.errors import unknown_name
 from workbench.jupyter import look
 from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions
+from workbench.jupyter.figures.curves import Smoothing
 from workbench.jupyter.figures.drawings import Drawing, names
 from workbench.jupyter.figures.m_distributions import Kind, Scale
 from workbench.jupyter.figures.plots import Plot
@@ -62,14 +63,18 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def returns(trainers: Several) -> Record:
+def returns(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """Mean undiscounted return of the episodes that ended in each iteration, against environment steps.
 
     ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
-    marked by diamonds. Iterations in which no episode ended have no point.
+    marked by diamonds. Iterations in which no episode ended have no point. Changes by hand are dotted lines that tell
+    what was changed.
+
+    ``smoothing`` "light" draws the centred moving mean over 2.5 % of the curve, "strong" over 10 %, with the curve
+    itself faintly behind.
     """
     runs = read_all(trainers)
-    return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs)])
+    return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs, smoothing=smoothing)])
 
 
 def m_factors(trainer: One, kind: Kind = "violin", scale: Scale = "auto") -> Record:
@@ -117,42 +122,42 @@ def m_variance(trainer: One) -> Record:
     return Drawing("Variance of M by position in the order", [positions.m_variance(read(trainer))])
 
 
-def kl(trainer: One) -> Record:
+def kl(trainer: One, smoothing: Smoothing = "off") -> Record:
     """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
-    return _agent_curves(trainer, "kl")
+    return _agent_curves(trainer, "kl", smoothing=smoothing)
 
 
-def surrogate_gain(trainer: One) -> Record:
+def surrogate_gain(trainer: One, smoothing: Smoothing = "off") -> Record:
     """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
-    return _agent_curves(trainer, "surrogate_gain")
+    return _agent_curves(trainer, "surrogate_gain", smoothing=smoothing)
 
 
-def entropy(trainer: One) -> Record:
+def entropy(trainer: One, smoothing: Smoothing = "off") -> Record:
     """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
-    return _agent_curves(trainer, "entropy", "std")
+    return _agent_curves(trainer, "entropy", "std", smoothing=smoothing)
 
 
-def value_loss(trainers: Several) -> Record:
+def value_loss(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
     runs = read_all(trainers)
-    plots = [curves.run_curves(runs, column) for column in ("value_loss", "explained_variance")]
+    plots = [curves.run_curves(runs, column, smoothing) for column in ("value_loss", "explained_variance")]
     return Drawing("Value loss and explained variance of the critic", plots)
 
 
-def explained_variance(trainers: Several) -> Record:
+def explained_variance(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
-    plot = curves.run_curves(read_all(trainers), "explained_variance")
+    plot = curves.run_curves(read_all(trainers), "explained_variance", smoothing)
     return Drawing("Explained variance of the critic", [plot])
 
 
-def compare(trainers: Several, column: str = "return") -> Record:
+def compare(trainers: Several, column: str = "return", smoothing: Smoothing = "off") -> Record:
     """One column of several runs against environment steps: ``compare({"a": trainer, "b": fork}, "return")``.
 
     ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
     ``ValueError`` naming the columns for another.
     """
     runs = read_all(trainers)
-    plot = curves.run_curves(runs, column)
+    plot = curves.run_curves(runs, column, smoothing)
     return Drawing(f"{plot.title}: {names(runs)}", [plot])
 
 
@@ -195,9 +200,9 @@ LIVE = {
 }
 
 
-def _agent_curves(trainer: One, *columns: str) -> Record:
+def _agent_curves(trainer: One, *columns: str, smoothing: Smoothing) -> Record:
     run = read(trainer)
-    plots = [curves.agent_curves(run, column) for column in columns]
+    plots = [curves.agent_curves(run, column, smoothing) for column in columns]
     return Drawing(", ".join(plot.title for plot in plots), plots)
 
 

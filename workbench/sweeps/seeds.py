@@ -115,7 +115,7 @@ def run_seeds(
 def _notebook(directory: Path) -> Path:
     """The notebook by which a run is done, always the same."""
     directory.mkdir(parents=True, exist_ok=True)
-    blank = {"cell_type": "code", "execution_count": None, "outputs": []}
+    blank: dict[str, Any] = {"cell_type": "code", "execution_count": None, "outputs": []}
     cells = [
         {**blank, "metadata": {"tags": [TAG]}, "source": PARAMETERS},
         {**blank, "metadata": {}, "source": CODE},

@@ -40,6 +40,11 @@ class Drawing(Record):
     def _plain(self) -> Spec:
         return plain_figure(self._captioned(arrange(self.plots, self._columns, look.WIDTH, self._height)))
 
+    def _shown(self) -> Spec:
+        """As wide as its place on the page."""
+        layout = {name: value for name, value in self._plain["layout"].items() if name != "width"}
+        return {**self._plain, "layout": {**layout, "autosize": True}}
+
     def _captioned(self, figure: Spec) -> Spec:
         return captioned(figure, self._notes) if self._notes else figure
 
@@ -63,7 +68,7 @@ class Drawing(Record):
 def overview(runs: Sequence[RunColumns], kind: Kind = "violin", scale: Scale = "auto", main: int = 0) -> Drawing:
     """Returns of all runs; M-factors, positions and divergences of the ``main`` one."""
     plots = [
-        curves.run_curves(runs, beside_agents=True),
+        curves.run_curves(runs),
         m_distributions.m_factors(runs[main], kind, scale),
         positions.clipped_and_effective(runs[main]),
         curves.agent_curves(runs[main], "kl"),
@@ -73,7 +78,7 @@ def overview(runs: Sequence[RunColumns], kind: Kind = "violin", scale: Scale = "
 
 def diagnostics(runs: Sequence[RunColumns], main: int = 0) -> Drawing:
     """Var(M), gain, entropy and std of the ``main`` run's agents; the critics of all runs."""
-    critic = [curves.run_curves(runs, column, beside_agents=True) for column in ("value_loss", "explained_variance")]
+    critic = [curves.run_curves(runs, column) for column in ("value_loss", "explained_variance")]
     lines = [curves.agent_curves(runs[main], column) for column in ("surrogate_gain", "entropy", "std")]
     return Drawing(f"Diagnostics: {names(runs)}", [positions.m_variance(runs[main]), *lines, *critic], columns=3)
 

@@ -107,12 +107,16 @@ class Record:
         return png(self._plain)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Spec:
-        bundle = {PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}}, "text/plain": self.text}
+        bundle = {PLOTLY_MIME: {**self._shown(), "config": {"displaylogo": False}}, "text/plain": self.text}
         try:
             bundle["image/png"] = base64.b64encode(self.png).decode("ascii")
         except UnknownNameError as reason:  # a type of trace that pictures do not have
             warnings.warn(str(reason), stacklevel=2)
         return bundle
+
+    def _shown(self) -> Spec:
+        """The figure as a page is given it."""
+        return self._plain
 
     def __repr__(self) -> str:
         return self.text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -38,7 +39,7 @@ ACROSS, UP = ("left", "center", "right"), ("bottom", "center", "top")
 
 
 # Text stays text, in fonts that the file has (PDF) or names (SVG), and the same figure gives the same bytes.
-AS_TEXT = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "workbench"}
+AS_TEXT: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "workbench"}
 UNDATED: dict[str, dict[str, None]] = {
     "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
     "svg": dict.fromkeys(("Date", "Creator")),
