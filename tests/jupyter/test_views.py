@@ -418,3 +418,15 @@ def test_a_view_is_as_wide_as_its_place_and_its_picture_is_not():
     layout = views.kl(trainer)._repr_mimebundle_()[PLOTLY_MIME]["layout"]
     assert ("width" in layout, layout["autosize"]) == (False, True)
     assert views.kl(trainer).figure.layout.width == look.WIDTH
+
+
+def test_a_live_view_shows_its_widget_and_its_record(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *what, **how: shown.append(what[0]))
+    live = views.live("returns", wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,)))
+    live._ipython_display_()
+    widget, record = shown
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert widget["text/plain"] == "Live view returns of HAPPO"
+    assert isinstance(record, views.Record)
+    live.close()
