@@ -42,11 +42,10 @@ PALETTE = (
 )
 # Of runs and groups of runs, found in the same way, away from the first six agents.
 RUN_PALETTE = (
-    "#5A5A5A",  # grey
-    "#4B00E1",  # indigo
-    "#C30000",  # red
-    "#870096",  # purple
-    "#0F96E1",  # azure
+    "#616161",  # grey
+    "#873CFF",  # violet
+    "#D2000F",  # red
+    "#A578D2",  # lilac
 )
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down")
@@ -123,7 +122,7 @@ def run_style(i: int) -> AgentStyle:
     """What marks the i-th run (trainer, fork), or group of runs such as a method, in colours that no first agent has.
 
     >>> run_style(0).color, run_style(len(RUN_PALETTE)).dash
-    ('#5A5A5A', 'dash')
+    ('#616161', 'dash')
     """
     n = len(RUN_PALETTE)
     return AgentStyle(RUN_PALETTE[i % n], DASHES[i // n % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])

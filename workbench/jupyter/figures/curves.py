@@ -69,8 +69,8 @@ def run_curves(runs: Sequence[RunColumns], column: str = "return", smoothing: Sm
         more = {"name": run.name, "showlegend": several, "hovertemplate": hover}
         traces += smoothed(x[rows], y[rows], style, smoothing, **more)
         ends = run.column("iterations", "env_steps")
-        known = [change for other in runs[:i] for change in other.changes]  # a fork has its parent's too
-        for k, words in (change for change in run.changes if change not in known):
+        earlier = [change for other in runs[:i] for change in other.changes]  # a fork has its parent's too
+        for k, words in (change for change in run.changes if change not in earlier):
             marks.append((float(ends[:k].max(initial=0.0)), f"{run.name}: {words}", own.color))
         if column == "return":
             traces += _evaluations(run, style, several, since)
