@@ -32,7 +32,7 @@ LAYERS = (
 )
 
 # The exceptions: methods of these show themselves, and import the view within the method, when called.
-SHOW_THEMSELVES = {"running": "replay() and replay_rollout()", "sweeps": "figure()"}
+SHOW_THEMSELVES = {"running": "replay(), replay_rollout() and the bar of run()", "sweeps": "figure()"}
 
 # Third-party packages that only these modules import; all others are free, except for theory.
 CONFINED = {

@@ -120,6 +120,49 @@ def test_tensorboard_shows_every_finite_number_by_env_steps(tmp_path):
     assert curve("run/return") == list(zip(ended["env_steps"], ended["return"].astype("float32"), strict=True))
 
 
+class Kept:
+    """A logger that keeps what it is told, and fails once."""
+
+    def __init__(self):
+        self.told = {}
+
+    def log(self, numbers, step):
+        self.told[step] = numbers
+        if len(self.told) == 2:
+            raise ConnectionError("no network")
+
+
+def test_a_live_log_has_what_the_export_has_and_a_failing_one_stops_nothing(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"evaluate_every": 2, "progress": False}
+    kept, live, twin = Kept(), tmp_path / "run", wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=3, **options)
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    with pytest.warns(UserWarning, match="failed to log: ConnectionError.*training goes on"):
+        trainer.run(iterations=3, log=kept, **options)
+    assert trainer.fingerprint() == twin.fingerprint()
+    wb.happo(PointTeam(), seed=0, **SMALL).run(env_steps=32, log="tensorboard", directory=live, **options)
+    resumed = wb.happo(PointTeam(), seed=0, **SMALL)
+    resumed.run(env_steps=96, log="tensorboard", directory=live, **options)
+    afterwards = EventAccumulator(str(wb.export_tensorboard(resumed, tmp_path / "after"))).Reload()
+    at_once = EventAccumulator(str(live / "tensorboard")).Reload()
+    tags = afterwards.Tags()["scalars"]
+    assert sorted(tags) == sorted(at_once.Tags()["scalars"])
+    assert len(tags) > 30
+    for tag in tags:
+        curve = [(event.step, event.value) for event in afterwards.Scalars(tag)]
+        assert curve == [(event.step, event.value) for event in at_once.Scalars(tag)]
+        if tag not in ("run/seconds", "run/env_steps_per_second"):
+            assert curve == [(step, np.float32(numbers[tag])) for step, numbers in kept.told.items() if tag in numbers]
+
+
+@pytest.mark.parametrize("log", ["tensorbord", 3, print])
+def test_what_cannot_be_logged_to_is_refused_before_anything_runs(log, tmp_path):
+    with pytest.raises(ValueError, match=r'log is .*; expected "tensorboard", or an object with log\(numbers, step\)'):
+        wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=1, log=log, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match="TensorBoard is not installed: pip install tensorboard"):

@@ -13,9 +13,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from envs.parallel_games import Scripted
 from point_team import ForgetfulTeam, PointTeam
 
 import workbench as wb
+from workbench.envs.parallel import PettingZooTeamEnv
 from workbench.errors import EnvironmentFailedError, NonFiniteError, SnapshotUnsupported
 from workbench.learning import policy_evaluation
 from workbench.learning.state import actor_of
@@ -94,6 +96,49 @@ def test_run_evaluates_on_schedule():
     trainer = wb.happo(PointTeam(), seed=0, **SMALL)
     trainer.run(iterations=4, evaluate_every=2, evaluate_episodes=3, progress=False)
     assert trainer.evaluations["iteration"].tolist() == [2, 4]
+
+
+def test_true_from_after_iteration_ends_the_run_and_nothing_else_does(tmp_path, capsys):
+    answers = iter([np.ones(3), "yes", 1, np.bool_(True)])
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    trainer.run(iterations=9, after_iteration=lambda _: next(answers), directory=tmp_path)
+    assert trainer.iteration == 4
+    assert "after_iteration ended it after iteration 4" in capsys.readouterr().err
+    assert wb.load(tmp_path, env=PointTeam()).fingerprint() == trainer.fingerprint()
+
+
+def test_act_gives_what_evaluate_plays_and_changes_nothing():
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL).run(iterations=1, progress=False)
+    env, returns = PointTeam(n_envs=5), trainer.evaluate(5)
+    before = trainer.fingerprint()
+    step = env.reset(seed=trainer._setup.streams.integer("evaluation", index=0))
+    total, ended = np.zeros(5), np.zeros(5, bool)
+    while not ended.all():
+        step = env.step(trainer.act(step))
+        total += np.where(ended, 0, step.reward)
+        ended |= step.done
+    np.testing.assert_array_equal(total, returns)
+    seen = {agent: rows[2] for agent, rows in step.observations.items()}
+    alone, many = trainer.act(seen), trainer.act(step.observations)
+    for agent in env.agents:
+        assert alone[agent].shape == (2,)
+        np.testing.assert_allclose(alone[agent], many[agent][2], rtol=1e-6)
+    drawn = [trainer.act(step, deterministic=False, rng=np.random.default_rng(k)) for k in (0, 0, 1)]
+    assert (drawn[0]["agent_0"] == drawn[1]["agent_0"]).all()
+    assert (drawn[0]["agent_0"] != drawn[2]["agent_0"]).all()
+    assert trainer.fingerprint() == before
+    with pytest.raises(ValueError, match="recurrent"):
+        wb.happo(PointTeam(), seed=0, recurrent=True, **SMALL).act(step)
+
+
+def test_act_takes_only_what_a_mask_allows():
+    env = PettingZooTeamEnv(lambda: Scripted(mask=lambda agent, t: np.array([0, 1, 0])), n_envs=2)
+    trainer, step = wb.happo(env, seed=0, **SMALL), env.reset(seed=0)
+    assert [trainer.act(step, drawn)["a"].tolist() for drawn in (True, False)] == [[1, 1]] * 2
+    alone = {agent: rows[0] for agent, rows in step.observations.items()}
+    mask = {agent: np.array([False, False, True]) for agent in env.agents}
+    assert trainer.act(alone, action_masks=mask)["b"] == 2
+    env.close()
 
 
 def test_events_are_plain_and_read_well():
@@ -490,7 +535,7 @@ def test_an_interrupt_stops_run_at_a_phase_boundary():
     trainer = wb.happo(PointTeam(), seed=0, **SMALL)
     trainer.subscribe(lambda event: os.kill(os.getpid(), signal.SIGINT) if event.env_steps == 96 else None)
     previous = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="can go on"):
+    with pytest.raises(KeyboardInterrupt, match="goes on from there"):
         trainer.run(iterations=50, progress=False)
     assert (trainer.env_steps, trainer.phase) == (96, "estimate")
     assert signal.getsignal(signal.SIGINT) is previous

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workbench.running.rewind import Snapshots
     from workbench.sweeps.recorded_run import record
     from workbench.sweeps.search import Search
+    from workbench.sweeps.seeds import run_seeds
     from workbench.sweeps.study import Study
     from workbench.sweeps.sweep import Sweep
 
@@ -49,6 +50,7 @@ __all__ = [
     "reference_environment",
     "reference_settings",
     "replay",
+    "run_seeds",
     "shared_ppo",
     "statistics",
     "theory",
@@ -69,6 +71,7 @@ _LAZY = {
     "reference_settings": "workbench.running.presets",
     "try_orders": "workbench.running.experiments",
     "Search": "workbench.sweeps.search",
+    "run_seeds": "workbench.sweeps.seeds",
     "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",
     "record": "workbench.sweeps.recorded_run",

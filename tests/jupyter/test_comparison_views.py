@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from run_tables import sweep_table
 
 from workbench.errors import UnknownNameError
@@ -47,6 +51,48 @@ def comparison(name: str = "normalised") -> Comparison:
 def caption(record: views.Record) -> str:
     (note,) = (note for note in record.figure.layout.annotations if note.name == "caption")
     return str(note.text).replace("<br>", " ").replace("&nbsp;", "")
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png", "html"])
+def test_a_saved_figure_is_text_of_the_asked_width_and_always_the_same(kind: str, tmp_path: Path) -> None:
+    record = views.learning_curves(comparison("two tasks"))
+    first = record.save(tmp_path / f"a.{kind}", width="column")
+    content = first.read_bytes()
+    assert views.learning_curves(comparison("two tasks")).save(tmp_path / f"b.{kind}", 3.5).read_bytes() == content
+    with_notes = record.save(tmp_path / f"notes.{kind}", "column", notes=True).read_bytes()
+    told = "points:"
+    if kind == "pdf":
+        assert b"/FontFile2" in content
+        assert re.search(rb"/MediaBox \[ 0 0 252 \d", content)  # 3.5 inches of 72 points
+        assert not re.search(rb"Date|Type3|Producer", content)
+    elif kind == "svg":
+        assert b'width="252pt"' in content
+        assert b">environment steps</text>" in content
+        assert not re.search(rb"<dc:date>|20\d\d-\d\d", content)
+        assert told.encode() in with_notes
+        assert told.encode() not in content
+    elif kind == "png":
+        sizes = [Image.open(io.BytesIO(each)).size for each in (content, with_notes)]
+        assert sizes[0][0] == sizes[1][0] == 1050
+        assert sizes[0][1] < sizes[1][1]
+    else:
+        assert not re.search(rb"<(script|link)[^>]*(src|href)=", content)
+        assert told.encode() in with_notes
+        assert told.encode() not in content.partition(b"Plotly.newPlot")[2]
+
+
+def test_a_plain_figure_is_saved_too_and_what_cannot_be_is_told(tmp_path: Path) -> None:
+    record = views.Record({"data": [{"type": "bar", "y": [1, 2]}], "layout": {"width": 800, "height": 400}})
+    assert Image.open(record.save(tmp_path / "new" / "a.png", width=4)).size == (1200, 720)
+    assert Image.open(record.save(tmp_path / "a.png")).size == (2400, 1200)
+    for path, width, message in (
+        ("a.eps", None, "ends in .pdf, .svg, .png, .html"),
+        ("a.pdf", "colum", "did you mean 'column'"),
+        ("a.pdf", 0.2, "expected inches from 1 to 100"),
+        ("a.pdf", True, "expected inches"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            record.save(tmp_path / path, width)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -186,7 +232,7 @@ def test_a_group_has_its_colour_in_every_view_and_before_the_others_have_runs(vi
     colors = {str(t.marker.color or t.line.color) for t in record.figure.data if str(t.name).startswith("c")}
     expected = {"learning_curves", "performance_profiles", "intervals"}
     if view in expected:
-        assert look.PALETTE[2] in colors
+        assert look.run_style(3).color in colors
     assert look.PALETTE[1] not in json.dumps(record._repr_mimebundle_()[PLOTLY_MIME]["data"])
 
 

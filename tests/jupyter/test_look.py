@@ -126,3 +126,11 @@ def test_palette_is_there_without_plotly_or_matplotlib() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_no_run_is_taken_for_an_agent_or_another_run(eye: str) -> None:
+    assert min(oklab_distance(a, b, eye) for a, b in itertools.combinations(look.RUN_PALETTE, 2)) > 10
+    assert min(oklab_distance(a, b, eye) for a in look.RUN_PALETTE for b in look.PALETTE[:6]) > 7
+    assert not {*look.RUN_PALETTE} & {*look.PALETTE}
+    assert min(contrast(color, ground) for color in look.RUN_PALETTE for ground in ("#ffffff", "#111111")) > 2.9

@@ -13,8 +13,10 @@ import pytest
 from fakes import fake_trainer
 from hypothesis import given
 from hypothesis import strategies as st
+from point_team import PointTeam
 from scipy import stats
 
+import workbench as wb
 from workbench.errors import UnknownNameError
 from workbench.jupyter import look, views
 from workbench.jupyter.figures import curves, drawings, m_distributions, plots, positions
@@ -380,3 +382,51 @@ def test_a_run_without_a_column_reads_as_gaps() -> None:
     run = RunColumns("r", ("a",), iterations={"iteration": np.arange(3)})
     assert np.isnan(run.column("iterations", "kl")).all()
     assert run.column("evaluations", "return").shape == (0,)
+
+
+def test_changes_by_hand_are_marked_once_and_a_rewind_takes_them_away():
+    trainer = wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,)).run(iterations=3, progress=False)
+    trainer.clip_epsilon, trainer.order = 0.05, "fixed"
+    trainer.run(iterations=2, progress=False)
+    fork = trainer.fork(entropy_coef=0.1).run(iterations=1, progress=False)
+
+    def marks(record):
+        return [(t.x[0], t.hovertemplate) for t in record.figure.data if t.marker.symbol == "triangle-down"]
+
+    (mark,) = marks(views.kl(trainer))
+    assert mark == (3, "clip_epsilon was 0.2, is 0.05<br>order was random, is fixed<extra></extra>")
+    before, after = marks(views.compare({"a": trainer, "b": fork}))
+    assert before == (96, "a: clip_epsilon was 0.2, is 0.05<br>a: order was random, is fixed<extra></extra>")
+    assert after == (160, "b: entropy_coef was 0.0, is 0.1<extra></extra>")
+    assert marks(views.kl(trainer.rewind(iterations=3))) == []
+
+
+def test_smoothing_draws_the_moving_mean_and_the_curve_behind():
+    trainer = wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,)).run(iterations=40, progress=False)
+    y = trainer.history["value_loss"].to_numpy()
+    raw, mean = views.compare(trainer, "value_loss", smoothing="strong").figure.data
+    np.testing.assert_allclose(raw.y, y, rtol=1e-5)
+    np.testing.assert_allclose(mean.y[20], y[18:23].mean(), rtol=1e-5)
+    assert (raw.showlegend, len(mean.y)) == (False, 40)
+    assert len(views.compare(trainer, "value_loss", smoothing="light").figure.data) == 1  # too short for it
+    with pytest.raises(ValueError, match="did you mean 'strong'"):
+        views.kl(trainer, smoothing="stong")
+
+
+def test_a_view_is_as_wide_as_its_place_and_its_picture_is_not():
+    trainer = wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,)).run(iterations=1, progress=False)
+    layout = views.kl(trainer)._repr_mimebundle_()[PLOTLY_MIME]["layout"]
+    assert ("width" in layout, layout["autosize"]) == (False, True)
+    assert views.kl(trainer).figure.layout.width == look.WIDTH
+
+
+def test_a_live_view_shows_its_widget_and_its_record(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *what, **how: shown.append(what[0]))
+    live = views.live("returns", wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,)))
+    live._ipython_display_()
+    widget, record = shown
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert widget["text/plain"] == "Live view returns of HAPPO"
+    assert isinstance(record, views.Record)
+    live.close()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from point_team import PointTeam
 from run_tables import sweep_table
 
+import workbench as wb
 from workbench.errors import UnknownNameError
 from workbench.statistics import (
     COOPERATIVE,
@@ -412,3 +416,40 @@ def test_every_report_says_how_it_was_made():
 
 def test_a_report_is_plain_numbers():
     json.dumps(compare(sweep_table(seeds=3), **QUICK).summary().table.to_dict("records"))
+
+
+def trainer(method: str, seed: int, **run: Any) -> Any:
+    made = getattr(wb, method)(PointTeam(), seed=seed, n_steps=8, hidden_sizes=(8,))
+    return made.run(iterations=4, progress=False, **run)
+
+
+def test_trainers_studies_and_groups_of_them_compare_as_their_tables_do() -> None:
+    happo, mappo = ([trainer(name, seed) for seed in (0, 1, 2)] for name in ("happo", "mappo"))
+    named = [("a", each) for each in happo] + [("b", each) for each in mappo]
+    rows = [each.history.assign(method=name, seed=each.seed) for name, each in named]
+    by_hand = compare(pd.concat(rows), **QUICK)
+    grouped = compare({"a": happo, "b": mappo}, **QUICK)
+    pd.testing.assert_frame_equal(grouped.summary().table, by_hand.summary().table)
+    assert grouped.selection.trained
+    assert compare([*happo, *mappo], **QUICK).groups == ("happo", "mappo")
+    assert compare([*happo, *mappo], by="n_steps", **QUICK).groups == ("n_steps = 8",)
+    table = sweep_table(seeds=3)
+    mixed = compare({"x": table[table["method"] == "happo"], "y": SimpleNamespace(table=lambda: table)}, **QUICK)
+    assert mixed.groups == ("x", "y")
+    happo[0].clip_epsilon = 0.1
+    assert compare({"a": happo}, **QUICK).selection.left_out == ("1 run steered by hand",)
+    assert len(wb.views.learning_curves({"a": happo, "b": mappo}, **QUICK).png) > 5_000
+
+
+def test_trainers_give_their_evaluations_where_all_have_some_and_never_both() -> None:
+    evaluated = [trainer("happo", seed, evaluate_every=2, evaluate_episodes=3) for seed in (0, 1)]
+    found = compare({"a": evaluated}, **QUICK).selection
+    assert not found.trained
+    assert found.runs["a", "all runs"][0].steps.tolist() == [64, 128]
+    assert compare({"a": evaluated}, "kl", **QUICK).selection.trained
+    assert compare({"a": evaluated, "b": [trainer("mappo", 0)]}, **QUICK).selection.trained
+    table = sweep_table(seeds=2).assign(return_std=1.0)
+    with pytest.raises(ValueError, match="of evaluations and others of training episodes"):
+        compare({"a": table, "b": [trainer("mappo", 0)]}, **QUICK)
+    with pytest.raises(TypeError, match="the table of runs is a int; expected a pandas DataFrame"):
+        compare({"a": [3]})

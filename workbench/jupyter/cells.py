@@ -19,6 +19,11 @@ def _shell() -> InteractiveShell | None:
     return get_ipython()
 
 
+def in_notebook() -> bool:
+    """Whether a kernel runs this, so that what is displayed reaches a page."""
+    return getattr(_shell(), "kernel", None) is not None
+
+
 class CellHooks:
     """Says before each cell, ``tell(True)``, and after it, ``tell(False)``, that one is running, until closed.
 

@@ -40,6 +40,13 @@ PALETTE = (
     "#967896",  # mauve
     "#F01EF0",  # fuchsia
 )
+# Of runs and groups of runs, found in the same way, away from the first six agents.
+RUN_PALETTE = (
+    "#616161",  # grey
+    "#873CFF",  # violet
+    "#D2000F",  # red
+    "#A578D2",  # lilac
+)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down")
 
@@ -111,14 +118,14 @@ def agent_color(agents: Sequence[str], agent: str | int) -> str:
     return agent_style(agents, agent).color
 
 
-def run_color(i: int, beside_agents: bool = False) -> str:
-    """The colour of the i-th run in a figure that compares runs (trainers, forks, algorithms), not agents.
+def run_style(i: int) -> AgentStyle:
+    """What marks the i-th run (trainer, fork), or group of runs such as a method, in colours that no first agent has.
 
-    Where agents are drawn beside the runs, the first is grey and the others come from the palette's far end.
+    >>> run_style(0).color, run_style(len(RUN_PALETTE)).dash
+    ('#616161', 'dash')
     """
-    if not beside_agents:
-        return PALETTE[i % len(PALETTE)]
-    return PALETTE[-(i % len(PALETTE))] if i else INKS["neutral"].text
+    n = len(RUN_PALETTE)
+    return AgentStyle(RUN_PALETTE[i % n], DASHES[i // n % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
 
 
 def faded(color: str, opacity: float) -> str:

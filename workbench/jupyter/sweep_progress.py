@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -75,17 +75,7 @@ def buttons(sweep: Batch) -> HBox:
 
 def drawn(progress: Progress) -> Html:
     """Progress as a bar over lines; the text holds no times, so that it is the same whenever all went well."""
-    shares = [(progress.finished, BAR), (progress.failed, WRONG)]
-    total = max(1, progress.total)
-    segments = "".join(
-        f"<span style='display:inline-block;height:100%;width:{100 * n / total:.2f}%;background:{colour}'></span>"
-        for n, colour in shares
-    )
-    bar = (
-        f"<div role='progressbar' aria-valuemin='0' aria-valuemax='{progress.total}' "
-        f"aria-valuenow='{progress.finished + progress.failed}' style='height:8px;max-width:640px;"
-        f"background:{GROUND};margin:4px 0;line-height:0;border-radius:4px;overflow:hidden'>{segments}</div>"
-    )
+    bar = filled([(progress.finished, BAR), (progress.failed, WRONG)], progress.total)
     lines = "".join(map(_line, progress.running))
     failures = "".join(
         f"<div style='color:{WRONG}'>failed: {escape(label)}: {escape(message)}</div>"
@@ -94,6 +84,20 @@ def drawn(progress: Progress) -> Html:
     head = f"<div>{escape(progress.counts())} · {duration(progress.seconds)} gone</div>"
     body = f"<div style='color:{INK};font-variant-numeric:tabular-nums'>{head}{bar}{lines}{failures}</div>"
     return Html(body, f"Sweep: {progress.finished} of {progress.total} finished, {progress.failed} failed")
+
+
+def filled(parts: Sequence[tuple[float, str]], total: float) -> str:
+    """A bar of which the parts (size, colour) of a total are filled."""
+    segments = "".join(
+        f"<span style='display:inline-block;height:100%;width:{100 * part / max(1, total):.2f}%;background:{colour}'>"
+        "</span>"
+        for part, colour in parts
+    )
+    return (
+        f"<div role='progressbar' aria-valuemin='0' aria-valuemax='{total}' "
+        f"aria-valuenow='{sum(part for part, _ in parts)}' style='height:8px;max-width:640px;"
+        f"background:{GROUND};margin:4px 0;line-height:0;border-radius:4px;overflow:hidden'>{segments}</div>"
+    )
 
 
 def _line(run: RunProgress) -> str:

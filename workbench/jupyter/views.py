@@ -19,19 +19,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from workbench.errors import unknown_name
 from workbench.jupyter import look
 from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions
+from workbench.jupyter.figures.curves import Smoothing
 from workbench.jupyter.figures.drawings import Drawing, names
 from workbench.jupyter.figures.m_distributions import Kind, Scale
-from workbench.jupyter.figures.plots import Plot, arrange, captioned
+from workbench.jupyter.figures.plots import Plot
 from workbench.jupyter.figures.record import Record, show
 from workbench.jupyter.figures.run_columns import One, Several, read, read_all
 from workbench.jupyter.look import Spec
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
-from workbench.statistics.selection import Names
+from workbench.statistics.runs import Names, Runs
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from workbench.jupyter.panel.live_view import LiveView
 
 __all__ = [
@@ -64,14 +63,18 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def returns(trainers: Several) -> Record:
+def returns(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """Mean undiscounted return of the episodes that ended in each iteration, against environment steps.
 
     ``trainers`` is a trainer, a sequence, or {name: trainer}; forks are overlaid from where they part. Evaluations are
-    marked by diamonds. Iterations in which no episode ended have no point.
+    marked by diamonds. Iterations in which no episode ended have no point. Changes by hand are dotted lines that tell
+    what was changed.
+
+    ``smoothing`` "light" draws the centred moving mean over 2.5 % of the curve, "strong" over 10 %, with the curve
+    itself faintly behind.
     """
     runs = read_all(trainers)
-    return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs)])
+    return Drawing(f"Return against environment steps: {names(runs)}", [curves.run_curves(runs, smoothing=smoothing)])
 
 
 def m_factors(trainer: One, kind: Kind = "violin", scale: Scale = "auto") -> Record:
@@ -119,42 +122,42 @@ def m_variance(trainer: One) -> Record:
     return Drawing("Variance of M by position in the order", [positions.m_variance(read(trainer))])
 
 
-def kl(trainer: One) -> Record:
+def kl(trainer: One, smoothing: Smoothing = "off") -> Record:
     """E_s[KL(old ‖ new)] of every agent against the iteration, in nats; δ, where the method has one, is drawn in."""
-    return _agent_curves(trainer, "kl")
+    return _agent_curves(trainer, "kl", smoothing=smoothing)
 
 
-def surrogate_gain(trainer: One) -> Record:
+def surrogate_gain(trainer: One, smoothing: Smoothing = "off") -> Record:
     """E[(r − 1)·M] of every agent against the iteration: by how much its update raised the surrogate, unclipped."""
-    return _agent_curves(trainer, "surrogate_gain")
+    return _agent_curves(trainer, "surrogate_gain", smoothing=smoothing)
 
 
-def entropy(trainer: One) -> Record:
+def entropy(trainer: One, smoothing: Smoothing = "off") -> Record:
     """Entropy of every agent's policy (nats), and the mean standard deviation of its actions, against the iteration."""
-    return _agent_curves(trainer, "entropy", "std")
+    return _agent_curves(trainer, "entropy", "std", smoothing=smoothing)
 
 
-def value_loss(trainers: Several) -> Record:
+def value_loss(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """Loss of the critic on normalised values, and the variance of returns that it explains, against env steps."""
     runs = read_all(trainers)
-    plots = [curves.run_curves(runs, column) for column in ("value_loss", "explained_variance")]
+    plots = [curves.run_curves(runs, column, smoothing) for column in ("value_loss", "explained_variance")]
     return Drawing("Value loss and explained variance of the critic", plots)
 
 
-def explained_variance(trainers: Several) -> Record:
+def explained_variance(trainers: Several, smoothing: Smoothing = "off") -> Record:
     """1 − Var(R − V)/Var(R): the share of the returns' variance that the critic explains, against env steps."""
-    plot = curves.run_curves(read_all(trainers), "explained_variance")
+    plot = curves.run_curves(read_all(trainers), "explained_variance", smoothing)
     return Drawing("Explained variance of the critic", [plot])
 
 
-def compare(trainers: Several, column: str = "return") -> Record:
+def compare(trainers: Several, column: str = "return", smoothing: Smoothing = "off") -> Record:
     """One column of several runs against environment steps: ``compare({"a": trainer, "b": fork}, "return")``.
 
     ``column`` is one of ``history``, or one of ``agent_history``, of which the mean over the agents is drawn. Raises
     ``ValueError`` naming the columns for another.
     """
     runs = read_all(trainers)
-    plot = curves.run_curves(runs, column)
+    plot = curves.run_curves(runs, column, smoothing)
     return Drawing(f"{plot.title}: {names(runs)}", [plot])
 
 
@@ -197,13 +200,13 @@ LIVE = {
 }
 
 
-def _agent_curves(trainer: One, *columns: str) -> Record:
+def _agent_curves(trainer: One, *columns: str, smoothing: Smoothing) -> Record:
     run = read(trainer)
-    plots = [curves.agent_curves(run, column) for column in columns]
+    plots = [curves.agent_curves(run, column, smoothing) for column in columns]
     return Drawing(", ".join(plot.title for plot in plots), plots)
 
 
-Table: TypeAlias = "pd.DataFrame | Comparison"
+Table: TypeAlias = "Runs | Comparison"
 
 
 # --- groups of runs, from a table -----------------------------------------------------------------------------------
@@ -212,8 +215,9 @@ Table: TypeAlias = "pd.DataFrame | Comparison"
 def learning_curves(table: Table, metric: str = "return", by: Names = "method", **options: Any) -> Record:
     """The interquartile mean of each group along its runs, with a 95 % band over seeds, and the single runs, faintly.
 
-    ``table`` is a tidy table of runs, or a ``wb.statistics.compare(…)`` already; ``options`` are those of ``compare``.
-    One panel a task; where scores are normalised, all tasks together come first.
+    ``table`` is a tidy table of runs, a sweep or study, trainers, or groups of these such as
+    ``{"hatrpo": [t0, t1], "mappo": [t2, t3]}``, or a ``wb.statistics.compare(…)`` already; ``options`` are those of
+    ``compare``. One panel a task; where scores are normalised, all tasks together come first.
     """
     comparison = _compared(table, metric, by, options)
     plots = comparisons.learning_curves(comparison)
@@ -288,6 +292,5 @@ def _compared_record(
 ) -> Record:
     """A record of panels, two side by side, with what they rest on below."""
     height = comparisons.rows_height(plots) if rows else look.PANEL_HEIGHT
-    figure = arrange(plots, min(len(plots), 2), look.WIDTH, height)
     text = f"{comparison.selection.metric.replace('_', ' ').capitalize()}, {what}: {', '.join(comparison.groups)}"
-    return Record(captioned(figure, how), text)
+    return Drawing(text, plots, min(len(plots), 2), height, how)

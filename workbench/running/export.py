@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from workbench.learning.state import Setup, State
 from workbench.networks.distributions import Categorical, Gaussian
 from workbench.networks.mlp import Mlp
 from workbench.running import checkpoint
+from workbench.running.live_log import TensorBoard, numbers_of
 from workbench.running.run_view import Run
 
 FORWARD = (
@@ -273,17 +275,10 @@ def export_tensorboard(run: Run, directory: str | Path) -> Path:
     """
     _refuse_no_run(run)
     directory = path_of("directory", directory)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError("TensorBoard is not installed: pip install tensorboard.") from None
-    with SummaryWriter(str(directory)) as writer:
+    with contextlib.closing(TensorBoard(directory)) as board:
         for prefix, table in (("run", run.history), ("evaluation", run.evaluations), ("agents", run.agent_history)):
             for row in table.to_dict("records"):
-                name = f"{prefix}/{row['agent']}" if prefix == "agents" else prefix
-                for column, value in row.items():
-                    if isinstance(value, float) and np.isfinite(value):
-                        writer.add_scalar(f"{name}/{column}", value, row["env_steps"])
+                board.log(numbers_of(prefix, row), row["env_steps"])
     return directory
 
 

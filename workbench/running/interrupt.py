@@ -31,7 +31,7 @@ class PhaseBoundaryInterrupt(contextlib.AbstractContextManager["PhaseBoundaryInt
 
     def _handle(self, number: int, _: object) -> None:
         if self._asked == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise _interrupt(shown="stopped at once; the unfinished phase is dropped, and run() goes on from before it")
         self._asked = number
 
     @property
@@ -39,9 +39,17 @@ class PhaseBoundaryInterrupt(contextlib.AbstractContextManager["PhaseBoundaryInt
         """Whether the process was asked to end."""
         return self._asked == signal.SIGTERM
 
-    def raise_if_asked(self) -> None:
+    def raise_if_asked(self, where: str) -> None:
         """Honour the request: ``KeyboardInterrupt``, or the exit that a termination signal means."""
         if self._asked == signal.SIGINT:
-            raise KeyboardInterrupt("stopped at a phase boundary; the trainer can go on")
+            message = f"stopped {where}; run() goes on from there"
+            raise _interrupt(message, shown=message)
         if self.terminating:
             raise SystemExit(128 + signal.SIGTERM)
+
+
+def _interrupt(*message: str, shown: str) -> KeyboardInterrupt:
+    """One that a notebook shows as one line in place of a traceback; a script meets the ordinary one."""
+    interrupt: Any = KeyboardInterrupt(*message)
+    interrupt._render_traceback_ = lambda: [shown]  # IPython asks for it
+    return interrupt  # type: ignore[no-any-return]

@@ -7,11 +7,12 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
 from workbench.envs.arguments import checked_observations
-from workbench.envs.base import Array, TeamEnv
+from workbench.envs.base import Array, TeamEnv, TimeStep
 from workbench.learning.agent_turn import next_m_factor
 from workbench.learning.events import Intervention
 from workbench.learning.history import AGENT_COLUMNS, EVALUATION_COLUMNS, ITERATION_COLUMNS, table
@@ -19,6 +20,7 @@ from workbench.learning.orders import draw_order
 from workbench.learning.settings import Settings
 from workbench.learning.state import Setup, State, actor_of
 from workbench.learning.updates import passes_of
+from workbench.networks.gru import Gru
 from workbench.running import checkpoint
 from workbench.running.resume import RunRecord
 
@@ -155,6 +157,41 @@ class Run:
                 probabilities = tuple(np.exp(log_p) for log_p in arrays)
                 found[agent] = {"probabilities": probabilities[0] if len(probabilities) == 1 else probabilities}
         return found
+
+    def act(
+        self,
+        observations: Mapping[str, Array] | TimeStep,
+        deterministic: bool = True,
+        *,
+        action_masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, Array]:
+        """{agent: action} by the policies as they are, shaped as environments take it; nothing of the run changes.
+
+        ``observations`` is {agent: (n, observation_dim)}, or (observation_dim,) for each, whose actions then have no
+        first axis; or a ``TimeStep``, which brings its masks with it. ``action_masks`` is {agent: (n, n_actions) bool},
+        True where an action may be taken. The most probable actions, or with ``deterministic=False`` drawn ones, by
+        ``rng``. Raises ``ValueError`` for a recurrent policy, whose memory is that of an episode.
+        """
+        team = self._setup.team
+        if any(isinstance(policy.network, Gru) for policy in team.policies.values()):
+            raise ValueError("act() remembers no episode, as recurrent policies do; use evaluate() or replay().")
+        if isinstance(observations, TimeStep):
+            action_masks = observations.action_masks if action_masks is None else action_masks
+            observations = observations.observations
+        single = isinstance(observations, Mapping) and all(np.ndim(seen) == 1 for seen in observations.values())
+        if single:
+            observations = {agent: np.asarray(seen)[None] for agent, seen in observations.items()}
+        seen = checked_observations(observations, self.env.observation_spaces)
+        masks = {agent: np.atleast_2d(mask) for agent, mask in (action_masks or {}).items()}
+        actor = actor_of(self._setup, self._state)
+        if deterministic:
+            actions = actor.modes(seen, masks)
+        else:
+            seeds = (rng or np.random.default_rng()).integers(2**63, size=len(team.agents)).tolist()
+            generators = (torch.Generator().manual_seed(seed) for seed in seeds)
+            actions = actor.samples(seen, masks, dict(zip(team.agents, generators, strict=True)))
+        return {agent: actions[agent][0] if single else actions[agent] for agent in team.agents}
 
     @property
     def observation_statistics(self) -> dict[str, dict[str, Any]]:

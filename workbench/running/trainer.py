@@ -29,6 +29,7 @@ from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
 from workbench.running import checkpoint, resume
 from workbench.running.interrupt import PhaseBoundaryInterrupt
+from workbench.running.live_log import Logger, check_logger, logging_to
 from workbench.running.resume import CheckpointDirectory, RunRecord
 from workbench.running.rewind import Past
 from workbench.running.run_view import Run
@@ -106,6 +107,7 @@ class Trainer(Run):
         save_every: int = 10,
         progress: bool = True,
         after_iteration: Callable[[Trainer], object] | None = None,
+        log: str | Logger | None = None,
     ) -> Trainer:
         """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
 
@@ -120,24 +122,30 @@ class Trainer(Run):
         same lines, started again after a kill, end with the same bits.
 
         ``after_iteration(trainer)`` is called when an iteration is complete, before its checkpoint is written: to
-        evaluate in another rhythm, to write results down. What it raises ends the run there.
+        evaluate in another rhythm, to write results down. Where it returns True the run ends there, as if it had come
+        to its goal; what it raises ends the run too.
+
+        ``log="tensorboard"`` writes every iteration's numbers as it ends, to ``directory``/tensorboard, or without a
+        directory where TensorBoard itself puts a run: a folder of runs/. Or any object with ``log(numbers, step)``, as
+        Weights & Biases and trackio have it: {"run/return": …, "agents/agent_0/kl": …} by environment steps.
         """
-        if (iterations is None) == (env_steps is None):
-            raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
-        if env_steps is not None:
-            goal = whole("env_steps", env_steps, 0)
-        else:
-            goal = self.env_steps + whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
+        goal = self._goal(iterations, env_steps)
         whole("save_every", save_every, 1), whole("evaluate_episodes", evaluate_episodes, 1)
         whole("sampled_episodes", sampled_episodes, 0)
         if after_iteration is not None:
             _function("after_iteration", after_iteration, "trainer")
         evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
-        kept = None if directory is None else CheckpointDirectory(path_of("directory", directory)).make()
+        kept = None if directory is None else CheckpointDirectory(path_of("directory", directory))
+        check_logger(log)
         if kept is not None:
-            self._go_on_from(kept)
-        with PhaseBoundaryInterrupt(terminate=kept is not None) as interrupt, self._progress_bar(goal, progress) as bar:
-            while self.env_steps < goal or self.phase != "collect":
+            self._go_on_from(kept.make())
+        with (
+            PhaseBoundaryInterrupt(terminate=kept is not None) as interrupt,
+            self._progress_bar(goal, progress) as bar,
+            logging_to(log, None if kept is None else kept.path, self.env_steps) as tell,
+        ):
+            ended = False
+            while not ended and (self.env_steps < goal or self.phase != "collect"):
                 self.step()
                 bar.update(min(self.env_steps, goal) - bar.n)
                 complete = self.phase == "collect"
@@ -145,19 +153,38 @@ class Trainer(Run):
                     evaluated = len(self._state.evaluations)
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
-                    if after_iteration is not None:
-                        after_iteration(self)
+                    ended = after_iteration is not None and _is_true(after_iteration(self))
                     if kept is not None and len(self._state.evaluations) > evaluated and self._best_so_far():
                         kept.write_best(*self._document())
-                    bar.set_postfix_str(self._latest_return(), refresh=False)
-                due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal)
+                    tell(self._state, evaluated)
+                    bar.set_postfix_str(self._latest_return(ended), refresh=False)
+                due = complete and (self.iteration % save_every == 0 or self.env_steps >= goal or ended)
                 if kept is not None and (due or interrupt.terminating):
                     kept.write(*self._document())
-                interrupt.raise_if_asked()
+                interrupt.raise_if_asked(self._stopping_place())
         return self
 
+    def _goal(self, iterations: int | None, env_steps: int | None) -> int:
+        """The environment steps, in all, at which a run ends."""
+        if (iterations is None) == (env_steps is None):
+            raise ValueError("run() takes either iterations= or env_steps=, such as run(iterations=50).")
+        if env_steps is not None:
+            return whole("env_steps", env_steps, 0)
+        return self.env_steps + whole("iterations", iterations, 0) * self._setup.env.n_envs * self.settings.n_steps
+
+    def _stopping_place(self) -> str:
+        """Where the cursor stands, for people, who count iterations from 1."""
+        if self.phase == "collect":
+            return f"after iteration {self.iteration}"
+        return f"in iteration {self.iteration + 1}, before {self._following()}"
+
     def _progress_bar(self, goal: int, shown: bool) -> Any:
-        return tqdm(
+        bar = tqdm
+        if shown and "ipykernel" in sys.modules:
+            from workbench.jupyter.run_progress import NotebookBar, in_notebook
+
+            bar = NotebookBar if in_notebook() else tqdm
+        return bar(
             total=goal,
             initial=min(self.env_steps, goal),
             unit=" env steps",
@@ -174,9 +201,11 @@ class Trainer(Run):
         alike = [row for row in earlier if all(row[name] == newest[name] for name in ("episodes", "deterministic"))]
         return all(newest["return"] > row["return"] for row in alike)
 
-    def _latest_return(self) -> str:
-        ended = [row["return"] for row in self._state.history if row["episodes"]][-1:]
-        return f"return {ended[0]:.4g}" if ended else ""
+    def _latest_return(self, ended: bool) -> str:
+        """What stands beside the bar: the newest return, and that ``after_iteration`` ended the run, if so."""
+        known = [f"return {row['return']:.4g}" for row in self._state.history if row["episodes"]][-1:]
+        said = f"after_iteration ended it after iteration {self.iteration}"
+        return " · ".join([*known, *([said] if ended else [])])
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener(event)`` after each phase; returns what unsubscribes it.
@@ -489,6 +518,11 @@ def _function(name: str, value: object, takes: str) -> Any:
     if not callable(value):
         raise TypeError(f"{name} is {value!r}; expected a function of ({takes}).")
     return value
+
+
+def _is_true(answer: object) -> bool:
+    """Whether a function said True, and not merely something: an array has no truth, and a table is no answer."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _version() -> str:

@@ -28,7 +28,8 @@ from workbench.statistics.estimates import (
 from workbench.statistics.normalisation import Normalisation
 from workbench.statistics.protocol import COOPERATIVE, Protocol, in_short, protocol_report
 from workbench.statistics.report import Report, counted, span
-from workbench.statistics.selection import ABSOLUTE, NO_TASK, Names, Selection, Series, select, shared_steps
+from workbench.statistics.runs import Names, Runs
+from workbench.statistics.selection import ABSOLUTE, NO_TASK, Selection, Series, select, shared_steps
 
 ALL_TASKS = "all tasks"
 Row = dict[str, object]
@@ -64,7 +65,7 @@ class Profile:
 
 
 def compare(
-    table: pd.DataFrame,
+    table: Runs,
     metric: str = "return",
     by: Names = "method",
     *,
@@ -83,7 +84,8 @@ def compare(
         comparison = wb.statistics.compare(sweep.table(), "return", by="method")
         comparison.summary()
 
-    table       one row for each run and evaluation point, with ``seed``, ``env_steps``, the metric, and settings
+    table       one row for each run and evaluation point, with ``seed``, ``env_steps``, the metric, and settings; or
+                what has one, such as a sweep or study; or trainers; or {group: any of these}
     metric      the column that is compared
     by          the column, or columns, whose values make the groups
     at          a run's score: "end", its value at the last env steps that all runs of the task reached; such a number

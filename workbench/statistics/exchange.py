@@ -20,7 +20,8 @@ import pandas as pd
 
 from workbench.errors import path_of, unknown_name
 from workbench.running.atomic import write_atomically
-from workbench.statistics.selection import ABSOLUTE, Names, Selection, check_table, label, select
+from workbench.statistics.runs import Names, Runs, tidy
+from workbench.statistics.selection import ABSOLUTE, Selection, label, select
 
 Layout = dict[str, Any]  # marl-eval's: dictionaries within dictionaries
 Metrics = dict[str, list[float]]
@@ -29,7 +30,7 @@ ENVIRONMENT = "workbench"
 
 
 def export_results(
-    table: pd.DataFrame,
+    table: Runs,
     path: str | Path,
     *,
     metrics: Sequence[str] = ("return",),
@@ -48,7 +49,7 @@ def export_results(
     the absolute metric, that of the best policy over many episodes: ``absolute="end"`` puts the last evaluation in its
     place. Raises ``ValueError`` where a run has none.
     """
-    check_table(table)
+    table = tidy(table, metrics[0], by)
     path = path_of("path", path)
     kind = _kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,15 +19,11 @@ from workbench.errors import unknown_name
 from workbench.statistics.estimates import Floats
 from workbench.statistics.normalisation import Normalisation, normalisation
 from workbench.statistics.report import counted
+from workbench.statistics.runs import OF_EVALUATION, OF_TRAINING, TASK_COLUMNS, Names, Runs, tidy
 
-# Whatever of these a table has tells its tasks apart, together, unless told otherwise.
-TASK_COLUMNS = ("environment", "env", "task", "scenario", "agent_conf", "partition")
 FINISHED = "finished"
 ABSOLUTE = "absolute_"  # before a metric: its value for the run's best policy, over many episodes
 NO_TASK = "all runs"
-OF_TRAINING, OF_EVALUATION = "explained_variance", "return_std"  # columns that only the one or the other has
-
-Names = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Selection:
 
 
 def select(
-    table: pd.DataFrame,
+    table: Runs,
     metric: str = "return",
     by: Names = "method",
     *,
@@ -93,6 +89,7 @@ def select(
 ) -> Selection:
     """The runs of a table, by group and task, one series for each seed.
 
+    table       the table, what has one, trainers, or groups of these, as ``compare`` takes them
     by          the column or columns whose values make the groups
     task        those that make the tasks; by default what the table has of ``TASK_COLUMNS``
     steered     keep runs that were changed by hand
@@ -102,7 +99,7 @@ def select(
     Runs of one group, task and seed that differ in something else (which needs a column ``run`` to be seen) are
     averaged: the seed stays the unit. Raises ``ValueError`` for a table without the columns, or without any run left.
     """
-    check_table(table)
+    table = tidy(table, metric, by)
     if not len(table):
         raise ValueError("there is no run to compare: the table is empty. A sweep's fills while it runs.")
     groups = _columns(table, by, metric, "seed")
@@ -135,15 +132,6 @@ def select(
         trained=OF_TRAINING in table and OF_EVALUATION not in table,
         scale=scale,
     )
-
-
-def check_table(table: object) -> None:
-    """``TypeError`` for anything but a table."""
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"the table of runs is a {type(table).__name__}; expected a pandas DataFrame, such as sweep.table(), or "
-            "what wb.statistics.read_results('results.csv') returns."
-        )
 
 
 def _columns(table: pd.DataFrame, names: Names, *others: str) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from workbench.statistics import Comparison
-    from workbench.statistics.selection import Names
+    from workbench.statistics.runs import Names
 
 
 class Batch:

@@ -54,7 +54,8 @@ class RunResult:
     @property
     def evaluated(self) -> bool:
         """Whether there are evaluations."""
-        return (self.directory / layout.EVALUATIONS).exists()
+        file = self.directory / layout.EVALUATIONS
+        return file.exists() and file.stat().st_size > 0  # a run that evaluates nothing leaves an empty one
 
     def rows(self, kind: str) -> list[Json]:
         """The lines of one of its files."""

@@ -191,7 +191,7 @@ def _line(comparison: Comparison, group: str, x: Floats, y: Floats, at: str, mar
 
 def _style(comparison: Comparison, group: str) -> look.AgentStyle:
     """By the group's place in the whole table, so that it keeps its colour when others get their first runs."""
-    return look.agent_style(comparison.selection.groups, comparison.selection.groups.index(group))
+    return look.run_style(1 + comparison.selection.groups.index(group))  # grey is for a run among others
 
 
 def _label(comparison: Comparison) -> str:

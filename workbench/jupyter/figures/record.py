@@ -15,16 +15,22 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import UnknownNameError
+from workbench.errors import UnknownNameError, path_of, unknown_name
 from workbench.jupyter import look
 from workbench.jupyter.look import Spec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+KINDS = ("pdf", "svg", "png", "html")
+WIDTHS = {"column": 3.5, "page": 7.0}  # inches: of most journals' columns and pages
+DOTS_PER_INCH = 100  # so that letters of 12 pixels have 8.6 points
+LEAST_HEIGHT = 240  # pixels
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 SIGNIFICANT_DIGITS = 6  # more than a screen can show; keeps stored notebooks small
@@ -38,7 +44,8 @@ class Record:
     figure  a ``plotly.graph_objects.Figure``, or its plain form ``{"data": [...], "layout": {...}}``
     text    what a terminal shows in place of the figure; by default the figure's title and the names of its traces
 
-    ``record.figure`` is the Plotly figure, ``record.png`` the picture. Raises ``TypeError`` for anything else.
+    ``record.figure`` is the Plotly figure, ``record.png`` the picture, and ``record.save`` writes a file. Raises
+    ``TypeError`` for anything else.
     """
 
     def __init__(self, figure: go.Figure | Mapping[str, object], text: str | None = None) -> None:
@@ -57,6 +64,41 @@ class Record:
         look.register_templates()
         return go.Figure(self._plain)
 
+    def save(self, path: str | Path, width: str | float | None = None, *, notes: bool = False) -> Path:
+        """Write the figure to a .pdf, .svg, .png or .html, on a white ground; returns the path.
+
+        ``width`` is "column" (3.5 inches), "page" (7) or a number of inches, by default that of the figure; letters
+        keep their size, and panels stand as they fit. With ``notes`` the small print below the figure comes too. Text
+        is text, its fonts embedded in a PDF; equal figures give equal bytes. Raises ``ValueError`` for another kind.
+
+        >>> import tempfile
+        >>> figure = {"data": [{"type": "bar", "y": [1, 2]}], "layout": {}}
+        >>> Record(figure).save(tempfile.mkdtemp() + "/two.pdf", width="column").name
+        'two.pdf'
+        """
+        place = path_of("path", path)
+        kind = place.suffix.lower().removeprefix(".")
+        if kind not in KINDS:
+            raise ValueError(f"path is {str(place)!r}; expected the name of a file that ends in .{', .'.join(KINDS)}.")
+        pixels = None if width is None else round(DOTS_PER_INCH * _inches(width))
+        figure = self._sized(pixels, notes)
+        if figure["layout"]["template"] == look.template("neutral"):
+            figure = {**figure, "layout": {**figure["layout"], "template": look.template("light")}}
+        content = _page(figure, pixels) if kind == "html" else _printed(figure, kind)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return place
+
+    def _sized(self, width: int | None, notes: bool) -> Spec:
+        """The figure ``width`` pixels wide, with its small print or without."""
+        layout = dict(self._plain["layout"])
+        if not notes:
+            layout["annotations"] = [each for each in layout.get("annotations", ()) if each.get("name") != "caption"]
+        if width is not None:
+            shrunk = max(layout["height"] * width / layout["width"], LEAST_HEIGHT)
+            layout |= {"width": width, "height": min(layout["height"], shrunk)}
+        return {**self._plain, "layout": layout}
+
     @cached_property
     def png(self) -> bytes:
         """The picture, as large in pixels as the figure, on a transparent ground."""
@@ -65,15 +107,47 @@ class Record:
         return png(self._plain)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Spec:
-        bundle = {PLOTLY_MIME: {**self._plain, "config": {"displaylogo": False}}, "text/plain": self.text}
+        bundle = {PLOTLY_MIME: {**self._shown(), "config": {"displaylogo": False}}, "text/plain": self.text}
         try:
             bundle["image/png"] = base64.b64encode(self.png).decode("ascii")
         except UnknownNameError as reason:  # a type of trace that pictures do not have
             warnings.warn(str(reason), stacklevel=2)
         return bundle
 
+    def _shown(self) -> Spec:
+        """The figure as a page is given it."""
+        return self._plain
+
     def __repr__(self) -> str:
         return self.text
+
+
+def _inches(width: object) -> float:
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise unknown_name("width", width, WIDTHS, "Or a number of inches, such as 3.5.")
+        return WIDTHS[width]
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 1 <= width <= 100:
+        raise ValueError(f"width is {width!r}; expected inches from 1 to 100, or one of {', '.join(WIDTHS)}.")
+    return float(width)
+
+
+def _printed(figure: Spec, kind: str) -> bytes:
+    from workbench.jupyter.figures.picture.page import printed
+
+    return printed(figure, kind)
+
+
+def _page(figure: Spec, width: int | None) -> bytes:
+    """A page that needs nothing else; as wide as its window where no width was asked for."""
+    import plotly.graph_objects as go
+    import plotly.io
+
+    layout = {name: value for name, value in figure["layout"].items() if width is not None or name != "width"}
+    drawn = go.Figure({**figure, "layout": layout})
+    options = {"config": {"displaylogo": False, "responsive": width is None}, "div_id": "figure"}  # by default random
+    page: str = plotly.io.to_html(drawn, include_plotlyjs=True, **options)
+    return page.encode()
 
 
 def show(figure: object, text: str | None = None) -> None:

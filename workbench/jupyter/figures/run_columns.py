@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
@@ -14,6 +15,7 @@ from workbench.jupyter.figures.plots import Floats
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.learning.events import Intervention
     from workbench.running.run_view import Run
 
 Column = npt.NDArray[np.generic]
@@ -36,6 +38,7 @@ class RunColumns:
     max_kl       δ of an agent, where the method has one
     unit         of advantages, and so of M
     upto         the iteration that positions are shown of; None for the newest
+    changes      ((iteration, words), …): what was changed by hand, and still holds for what is shown
     """
 
     name: str
@@ -48,6 +51,7 @@ class RunColumns:
     max_kl: float | None = None
     unit: str = STANDARDIZED
     upto: int | None = None
+    changes: tuple[tuple[int, str], ...] = ()
 
     def column(self, table: str, name: str) -> Floats:
         """A column of "iterations" or "evaluations" as floats; NaN where the run lacks it."""
@@ -100,7 +104,21 @@ def run_columns(trainer: Run, name: str, iterations: Columns, updates: Mapping[s
         evaluations=columns_of(trainer.evaluations),
         max_kl=None if max_kl_of is None else float(max_kl_of(len(trainer.env.agents))),
         unit=STANDARDIZED if getattr(trainer.settings, "standardize_advantages", True) else "return",
+        changes=changes_of(getattr(trainer, "interventions", ())),
     )
+
+
+def changes_of(interventions: Sequence[Intervention]) -> tuple[tuple[int, str], ...]:
+    """What was changed by hand and when, but for what a rewind left behind."""
+    changes: list[tuple[int, str]] = []
+    for each in interventions:
+        if each.name == "rewind":
+            changes = [change for change in changes if change[0] <= each.new]
+        else:
+            old, new = (" → ".join(map(str, x)) if isinstance(x, tuple) else str(x) for x in (each.old, each.new))
+            words = f"{each.name} was {old}, is {new}" if each.old is not None else f"{each.name} {new}"
+            changes.append((each.iteration, escape(words)))
+    return tuple(changes)
 
 
 def read_all(trainers: Several, m_factors: bool = False) -> list[RunColumns]:

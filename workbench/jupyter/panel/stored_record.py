@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.jupyter.figures.record import Record
 
@@ -34,8 +34,10 @@ class StoredRecord:
         """Show the panel, and below it the record."""
         import IPython.display
 
-        bundle = box._repr_mimebundle_()
-        IPython.display.display({**bundle, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
+        shown: Any = box._repr_mimebundle_()
+        bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})  # anywidget's has metadata beside it
+        display: Any = IPython.display.display
+        display({**bundle, "text/plain": text}, raw=True, metadata=metadata)
         record = self._made()
         if record is None:
             return

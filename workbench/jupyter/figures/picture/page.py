@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,6 +38,25 @@ SIDES = {"left": 0, "center": 1, "right": 2, "bottom": 0, "middle": 1, "top": 2}
 ACROSS, UP = ("left", "center", "right"), ("bottom", "center", "top")
 
 
+# Text stays text, in fonts that the file has (PDF) or names (SVG), and the same figure gives the same bytes.
+AS_TEXT: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "workbench"}
+UNDATED: dict[str, dict[str, None]] = {
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+    "svg": dict.fromkeys(("Date", "Creator")),
+    "png": {"Software": None},
+}
+PRINT_DPI = 300
+
+
+def printed(figure: Spec, kind: str) -> bytes:
+    """The figure as "pdf", "svg" or "png" for print, a hundredth of an inch to the pixel; errors as for ``png``."""
+    page, stream = Page(*with_template(figure)), io.BytesIO()
+    page.fit()
+    with rc_context(AS_TEXT):
+        page.sheet.savefig(stream, format=kind, dpi=PRINT_DPI, metadata=UNDATED[kind])
+    return stream.getvalue()
+
+
 def png(figure: Spec) -> bytes:
     """The picture of a figure in plain form, ``layout.width`` × ``layout.height`` pixels.
 
@@ -56,6 +77,11 @@ class Page:
         self.margin = np.array([float(given.get(side, 80)) for side in "lrtb"])
 
     def render(self) -> bytes:
+        """The sheet as PNG bytes."""
+        self.fit()
+        return self.encode()
+
+    def fit(self) -> None:
         """Draw until the margins hold the labels and the legend; wider margins can turn the labels, so look again."""
         for _ in range(4):
             self.draw()
@@ -63,7 +89,6 @@ class Page:
             self.margin = self.margin + beyond
             if beyond.max() < 1:
                 break
-        return self.encode()
 
     def draw(self) -> None:
         """Put everything on a fresh sheet."""
