@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Array, Final, TeamEnv, TimeStep
+from workbench.envs.base import Agent, Array, Final, SomeAgents, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
+
+# By which files are checked, as in ``envs.base``; after the shape the dtype, where it is not the learner's.
+NormalizedUnit = Annotated[str, "normalized"]
+SomeCritics = Annotated[str, "critics", "some"]
+PerStep = Annotated[Tensor, "n_steps n_envs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +47,21 @@ class Rollout:
     seen_states         the same of the states; None, as ``seen`` is empty, where nothing is normalised
     """
 
-    observations: Mapping[str, Tensor]
-    actions: Mapping[str, Tensor]
-    states: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_at: Tensor
-    final_states: Tensor
-    final_observations: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
-    active: Mapping[str, Tensor]
-    episode_returns: npt.NDArray[np.float64]
-    episode_lengths: npt.NDArray[np.int64]
-    memories: Mapping[str, Tensor] = field(default_factory=dict)
-    seen: Mapping[str, FeatureStatistics] = field(default_factory=dict)
+    observations: Mapping[Agent, Annotated[Tensor, "n_steps+1 n_envs inputs"]]
+    actions: Mapping[Agent, Annotated[Tensor, "n_steps n_envs action_size", "action"]]
+    states: Annotated[Tensor, "n_steps+1 n_envs state"]
+    rewards: PerStep
+    terminated: Annotated[Tensor, "n_steps n_envs", "bool"]
+    truncated: Annotated[Tensor, "n_steps n_envs", "bool"]
+    final_at: Annotated[Tensor, "n_ended 2", "int64"]
+    final_states: Annotated[Tensor, "n_ended state"]
+    final_observations: Mapping[Agent, Annotated[Tensor, "n_ended inputs"]]
+    masks: Mapping[SomeAgents, Annotated[Tensor, "n_steps n_envs n_actions", "bool"]]
+    active: Mapping[SomeAgents, PerStep]
+    episode_returns: Annotated[npt.NDArray[np.float64], "n_ended"]
+    episode_lengths: Annotated[npt.NDArray[np.int64], "n_ended"]
+    memories: Mapping[SomeAgents, Annotated[Tensor, "n_sequences n_envs memory_size"]] = field(default_factory=dict)
+    seen: Mapping[NormalizedUnit, FeatureStatistics] = field(default_factory=dict)
     seen_states: FeatureStatistics | None = None
 
     @property
@@ -82,10 +88,10 @@ class CollectorState:
     """
 
     current: TimeStep
-    returns: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.int64]
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    critic_memory: Mapping[str, Tensor] = field(default_factory=dict)
+    returns: Annotated[npt.NDArray[np.float64], "n_envs"]
+    lengths: Annotated[npt.NDArray[np.int64], "n_envs"]
+    memory: Mapping[SomeAgents, Annotated[Tensor, "n_envs memory_size"]] = field(default_factory=dict)
+    critic_memory: Mapping[SomeCritics, Annotated[Tensor, "n_envs memory_size"]] = field(default_factory=dict)
 
     @staticmethod
     def first(current: TimeStep) -> CollectorState:

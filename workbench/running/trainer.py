@@ -267,7 +267,10 @@ class Trainer(Run):
                 outcome = f"in effect from the next {before.phase} on"
             self.__dict__["_state"] = after
             untouched = before.iteration == 0 and before.phase == "collect"
-            if not untouched:  # before the first phase a change is configuration, and the run is what it says it is
+            if untouched:  # before the first phase a change is configuration, and the run is what it says it is
+                made_with = checkpoint.plain_settings(after.settings)
+                self.__dict__["_record"] = replace(self._record, made_with=made_with)
+            else:
                 given = after.order[before.position :] if after.settings == before.settings else None
                 new = given or getattr(after.settings, name)
                 self._log(name, getattr(before.settings, name), new, outcome)
@@ -470,6 +473,8 @@ class Trainer(Run):
         if found is None:
             return
         path, arrays, held = found
+        with resume.refusing(path):
+            resume.check_document(arrays, held)
         resume.refuse_another_run(path, held, self._setup, self._record)
         if (held["state"]["iteration"], held["state"]["env_steps"]) < (self.iteration, self.env_steps):
             raise CheckpointError(
@@ -477,7 +482,8 @@ class Trainer(Run):
                 "directory, or make the trainer anew to go on from there."
             )
         order = self.order if callable(self.order) else None
-        settings = self.settings.changed(**resume.settings_of(path, held, order))
+        with resume.refusing(path):
+            settings = self.settings.changed(**resume.settings_of(path, held, order))
         with self._lock:
             self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
             self.__dict__["_record"] = resume.record_of(held)
