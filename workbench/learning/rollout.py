@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -20,6 +21,7 @@ from workbench.randomness import Streams
 # By which files are checked, as in ``envs.base``; after the shape the dtype, where it is not the learner's.
 NormalizedUnit = Annotated[str, "normalized"]
 SomeCritics = Annotated[str, "critics", "some"]
+SQUARED = 1e4  # a reward's square, summed over many steps, must be a number too
 PerStep = Annotated[Tensor, "n_steps n_envs"]
 
 
@@ -258,10 +260,11 @@ def collect(
     """
     recording = _RolloutBuffer(env, team, actor, state_transform, running, n_steps, streams, iteration, sequence_length)
     step = running.current
+    _refuse_non_finite(env, step, None, iteration, recording.dtype)
     recording.show(0, step)
     for t in range(n_steps):
         step = env.step(recording.act(t, step))
-        _refuse_non_finite(env, step, t, iteration)
+        _refuse_non_finite(env, step, t, iteration, recording.dtype)
         recording.show(t + 1, step)
         recording.outcome(t, step)
     return recording.finished(), CollectorState(
@@ -278,17 +281,38 @@ def _over_time(steps: list[Mapping[str, npt.NDArray[np.bool_]]]) -> dict[str, Te
     }
 
 
-def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int, iteration: int) -> None:
-    # A sum is finite exactly when its terms are (short of overflow, which is an error too), and costs one pass.
-    if np.isfinite(step.reward.sum() + step.state.sum() + sum(seen.sum() for seen in step.observations.values())):
-        return
+def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int | None, iteration: int, dtype: torch.dtype) -> None:
+    """Refuse what no learner of this precision can go on from, naming the agent and the step (None: none yet)."""
+    most = torch.finfo(dtype).max
+    limits = {"reward": math.sqrt(most) / SQUARED, "state": most}
     shown = {"reward": step.reward, "state": step.state}
     shown |= {f"observation of {agent}": step.observations[agent] for agent in env.agents}
-    for what, array in shown.items():
-        bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
-        if bad.any():
-            raise NonFiniteError(
-                f"the {what} is NaN or inf in environment {int(bad.argmax())} after step {t} of iteration {iteration}. "
-                "The trainer is where it was before this collect. Look at the environment there, or for actions that "
-                "grew too large."
-            )
+    last = {}
+    if step.final is not None and (cut := step.truncated[step.final.envs]).any():  # of what terminated nothing follows
+        last["true last state"] = step.final.state[cut]
+        last |= {f"true last observation of {agent}": step.final.observations[agent][cut] for agent in env.agents}
+    small = np.float32 if dtype is torch.float32 else np.float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is finite exactly when its terms are, short of an overflow, and costs one pass.
+        squares = np.square(step.reward.astype(small) * SQUARED).sum()
+        rest = (array.astype(small, copy=False).sum() for what, array in (shown | last).items() if what != "reward")
+        if np.isfinite(squares + sum(rest)):
+            return
+    for what, array in (shown | last).items():
+        limit = limits.get(what, most)
+        bad = ~(np.abs(array.reshape(len(array), -1)) <= limit).all(1)
+        if not bad.any():
+            continue
+        told = (
+            "NaN or inf"
+            if not np.isfinite(array[bad]).all()
+            else f"beyond {limit:.1g}, too large for {str(dtype)[6:]},"
+        )
+        where = int(step.final.envs[cut][bad.argmax()]) if what in last else int(bad.argmax())
+        begun = what != "reward" and what not in last and (t is None or step.done[where])
+        when = f"after step {t} of iteration {iteration}" if t is not None else f"before iteration {iteration}"
+        raise NonFiniteError(
+            f"the {what} is {told} in environment {where} {when}{', as reset() showed it' * bool(begun)}. "
+            "The trainer is where it was before this collect. Look at the environment there, or for actions that "
+            "grew too large."
+        )

@@ -25,6 +25,7 @@ from workbench.learning.events import Event, Events, Intervention
 from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
+from workbench.learning.rollout import CollectorState
 from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
 from workbench.running import checkpoint, resume
@@ -81,11 +82,27 @@ class Trainer(Run):
         """
         with self._lock:
             before = self._state
-            after, event = PHASES[before.phase](self._setup, before)
+            try:
+                after, event = PHASES[before.phase](self._setup, before)
+            except BaseException:
+                if before.phase == "collect" and before.env is None:
+                    self._begin_episodes_anew()
+                raise
             self._past.append(before)
             self.__dict__["_state"] = after
         self._tell(event)
         return event
+
+    def _begin_episodes_anew(self) -> None:
+        """After a collect that broke off in an environment that cannot go back to where it was before."""
+        setup, state = self._setup, self._state
+        current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
+        self.__dict__["_state"] = replace(state, running=CollectorState.first(current))
+        warnings.warn(
+            f"{type(setup.env).__name__} cannot go back to where it was before this collect, so its episodes begin "
+            "anew. Give the environment snapshot() and restore() to change that.",
+            stacklevel=3,
+        )
 
     def iterate(self) -> Events:
         """Do the rest of this iteration: from wherever the cursor stands to the end of ``update_critic``."""
