@@ -129,7 +129,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if callable(value):
-        return {"callable": getattr(value, "__qualname__", repr(value))}
+        return {"callable": rule_name(value)}
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept in a file")
 
 
@@ -165,7 +165,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Values]:
 
 def plain_settings(settings: Settings) -> Values:
     """Settings as they are read back from a file; a callable order becomes its name."""
-    plain = dataclasses.asdict(settings)
-    if callable(plain["order"]):
-        plain["order"] = {"callable": getattr(plain["order"], "__qualname__", repr(plain["order"]))}
-    return json.loads(json.dumps(plain))  # type: ignore[no-any-return]  # tuples as they will be read
+    plain = {name: getattr(settings, name) for name in settings.names()}  # a rule is not to be copied
+    return json.loads(json.dumps(plain, default=_plain))  # type: ignore[no-any-return]  # tuples as they will be read
+
+
+def rule_name(rule: object) -> str:
+    """What a file says of an order that is a function, or an object that can be called."""
+    return str(getattr(rule, "__qualname__", type(rule).__qualname__))

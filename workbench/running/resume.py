@@ -281,8 +281,5 @@ def refuse_another_run(path: Path, held: Values, setup: Setup, record: RunRecord
 
 def _plain(change: Intervention) -> Values:
     """An intervention as plain values; a callable order becomes its name."""
-    plain: Values = dataclasses.asdict(change)
-    for side in ("old", "new"):
-        if callable(plain[side]):
-            plain[side] = getattr(plain[side], "__qualname__", repr(plain[side]))
-    return plain
+    plain: Values = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
+    return {name: checkpoint.rule_name(value) if callable(value) else value for name, value in plain.items()}

@@ -151,6 +151,9 @@ class Parts:
             path = f"{name}/{typed(column, str)}"
             if path in texts:
                 cells[column] = [tuple(cell) if isinstance(cell, list) else cell for cell in typed(texts[path], list)]
+                numbers = [cell for cell in cells[column] if type(cell) in (int, float)]
+                if len(numbers) == length or not all(abs(x) < MOST or isinstance(x, float) for x in numbers):
+                    raise ValueError(f"{path} is not a column of texts")
             else:
                 array = self._array(Column, {ARRAY: path}, path, ChainMap())
                 whole = typed(integers[path], bool)
