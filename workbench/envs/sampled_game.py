@@ -159,10 +159,9 @@ class SampledGame(TeamEnv):
                 f"the snapshot is of {taken} environments, this is of {self.n_envs}; make one with n_envs={taken}."
             )
         for name, own in self.snapshot().items():
-            if np.shape(snapshot.get(name)) != own.shape:
-                raise ValueError(
-                    f"{name} of the snapshot has shape {np.shape(snapshot.get(name))}, expected {own.shape}."
-                )
+            given = np.shape(np.asarray(snapshot.get(name)))
+            if given != own.shape:
+                raise ValueError(f"{name} of the snapshot has shape {given}, expected {own.shape}.")
         if not np.isin(snapshot["states"], range(self.game.n_states)).all() or np.min(snapshot["elapsed"]) < 0:
             raise ValueError(f"the snapshot is of a state that this game of {self.game.n_states} states does not have.")
         self._states = np.array(snapshot["states"], np.intp)

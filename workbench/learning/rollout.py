@@ -287,14 +287,14 @@ def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int | None, iteration: i
     limits = {"reward": math.sqrt(most) / SQUARED, "state": most}
     shown = {"reward": step.reward, "state": step.state}
     shown |= {f"observation of {agent}": step.observations[agent] for agent in env.agents}
-    last = {}
-    if step.final is not None and (cut := step.truncated[step.final.envs]).any():  # of what terminated nothing follows
-        last["true last state"] = step.final.state[cut]
-        last |= {f"true last observation of {agent}": step.final.observations[agent][cut] for agent in env.agents}
-    small = np.float32 if dtype is torch.float32 else np.float64
+    last, ended = {}, step.final
+    if ended is not None and (cut := step.truncated[ended.envs]).any():  # of what terminated nothing follows
+        last["true last state"] = ended.state[cut]
+        last |= {f"true last observation of {agent}": ended.observations[agent][cut] for agent in env.agents}
+    small = np.dtype(str(dtype)[6:])
     with np.errstate(over="ignore", invalid="ignore"):
         # A sum is finite exactly when its terms are, short of an overflow, and costs one pass.
-        squares = np.square(step.reward.astype(small) * SQUARED).sum()
+        squares = np.square(SQUARED * step.reward.astype(small)).sum()
         rest = (array.astype(small, copy=False).sum() for what, array in (shown | last).items() if what != "reward")
         if np.isfinite(squares + sum(rest)):
             return
@@ -308,7 +308,7 @@ def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int | None, iteration: i
             if not np.isfinite(array[bad]).all()
             else f"beyond {limit:.1g}, too large for {str(dtype)[6:]},"
         )
-        where = int(step.final.envs[cut][bad.argmax()]) if what in last else int(bad.argmax())
+        where = int(bad.argmax() if what not in last or ended is None else ended.envs[cut][bad.argmax()])
         begun = what != "reward" and what not in last and (t is None or step.done[where])
         when = f"after step {t} of iteration {iteration}" if t is not None else f"before iteration {iteration}"
         raise NonFiniteError(

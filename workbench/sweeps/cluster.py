@@ -24,7 +24,7 @@ CONFIG = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler
 
 # Of a cluster made here: whoever may send tasks to it runs code as its owner, so connections need keys that live as
 # long as it does, and its HTTP servers, which cannot be left out, answer nobody.
-SHUT = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+SHUT: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 
 def dask_setup(worker: object) -> None:
