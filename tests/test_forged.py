@@ -152,7 +152,7 @@ def check_forged(tmp_path, n, seed=0):
 
 
 def test_a_forged_checkpoint_is_refused_or_is_what_it_says(tmp_path):
-    assert check_forged(tmp_path, 150) > 75
+    assert check_forged(tmp_path, 60) > 40
 
 
 def test_sizes_are_held_against_the_files_own(tmp_path):
@@ -253,7 +253,7 @@ def check_damaged(make, tmp_path, n):
 
 @pytest.mark.parametrize("make", [policies_files, sweep_files, study_files])
 def test_damaged_files_are_refused_or_read_as_they_were(make, tmp_path):
-    check_damaged(make, tmp_path, 60)
+    check_damaged(make, tmp_path, 20)
 
 
 @pytest.mark.stress

@@ -1,6 +1,7 @@
 """Kernels for the runs of a sweep, and what is kept of what they say.
 
 A kernel talks through sockets in a directory of its own: no ports to race for, and other users cannot connect to it.
+(ipykernel opens one port on loopback, for what its subprocesses print; what comes without its secret is dropped.)
 It holds its run's claim open, so that no other process takes the run up while it lives.
 """
 
