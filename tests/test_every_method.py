@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import workbench as wb
@@ -97,3 +98,29 @@ def test_another_process_finishes_what_was_saved_at_every_cursor_position(method
     end, found = finished_elsewhere[method, place]
     assert found
     assert all(each == end for each in found)
+
+
+class LastFirst:
+    """A rule that is an object, and cannot be copied."""
+
+    def __call__(self, context):
+        return context.remaining[::-1]
+
+    def __deepcopy__(self, _):
+        raise TypeError("one is enough")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_a_trainer_accepts_it_can_save(method, tmp_path):
+    trainer = begun(method, "game")
+    order = np.arange(len(trainer.units))[::-1]
+    for number, changes in enumerate(
+        ({"order": LastFirst()}, {"order": order}, {"gamma": np.float32(0.9)}, {"n_steps": np.int64(8)})
+    ):
+        rule = {"order": changes["order"]} if callable(changes.get("order")) else {}
+        made = getattr(wb, method)(game(), seed=0, **{**SMALL, **changes})
+        for run in (trainer.fork(**changes), made):
+            loaded = wb.load(run.save(tmp_path / "run"), **rule)
+            assert loaded.fingerprint() == run.fingerprint()
+        trainer.fork(**changes).run(iterations=1, directory=tmp_path / str(number), progress=False)
+        assert list((tmp_path / str(number)).glob("checkpoint-*"))

@@ -245,3 +245,14 @@ def test_policies_that_the_first_version_exported_are_read(tmp_path):
     (tmp_path / "policies.json").write_text(json.dumps(about))
     for agent, action in wb.load_policies(tmp_path).act(seen).items():
         np.testing.assert_array_equal(action, before[agent])
+
+
+def test_files_have_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o002)
+    try:
+        trainer = wb.happo(PointTeam(), seed=0, n_steps=8, hidden_sizes=(8,))
+        wb.export_policies(trainer, tmp_path)
+        trainer.run(iterations=1, directory=tmp_path, progress=False)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o664}

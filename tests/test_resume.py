@@ -187,6 +187,21 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path):
     assert again.fingerprint() == fresh().run(iterations=6, progress=False).fingerprint()
 
 
+def test_what_is_no_file_but_called_like_the_newest_is_passed_over(tmp_path):
+    fresh().run(iterations=2, directory=tmp_path, progress=False)
+    (tmp_path / "checkpoint-00000090-0000.safetensors").mkdir()
+    (tmp_path / "checkpoint-00000091-0000.safetensors").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "checkpoint-00000092-0000.safetensors")
+    with pytest.warns(UserWarning, match="is no file that can be read. The one before it is used") as warned:
+        again = fresh().run(iterations=4, directory=tmp_path, save_every=1, progress=False)
+    assert len(warned) == 3
+    assert again.fingerprint() == fresh().run(iterations=4, progress=False).fingerprint()
+    assert [file.name[:19] for file in CheckpointDirectory(tmp_path).files()] == [
+        "checkpoint-00000003",
+        "checkpoint-00000004",
+    ]
+
+
 def test_a_full_disk_is_reported_and_training_goes_on(tmp_path, monkeypatch):
     fresh().run(iterations=2, directory=tmp_path, progress=False)
     kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -311,7 +326,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_a_team_of_another_size_is_refused(tmp_path):
     path = fresh().save(tmp_path / "run.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds 4 environments .*; this environment is 5 and needs"):
+    with pytest.raises(CheckpointError, match=r"it is of 4 environments, this environment is 5; pass one like it"):
         wb.load(path, env=PointTeam(5))
 
 

@@ -507,6 +507,65 @@ def test_a_failing_environment_stops_the_phase_and_loses_nothing(poison, error, 
     assert finish(trainer) == finish(trainer_at(0))  # the poison has passed: as if nothing had happened
 
 
+class BadNews(PointTeam):
+    """Once shows what no learner can go on from."""
+
+    def __init__(self, what, value):
+        super().__init__(limit=3)
+        self.what, self.value = what, value
+
+    def _show(self, reward, terminated, truncated, final=None):
+        if self.calls > 8 and final is not None and truncated.any() and self.what == "last" and self.value is not None:
+            row = np.flatnonzero(truncated[final.envs])[0]
+            final.observations["agent_2"][row, 1], self.value = self.value, None
+        elif self.what == "reward" and self.calls == 11:
+            reward[3], self.calls = self.value, 99
+        shown = super()._show(reward, terminated, truncated, final)
+        if self.what == "reset" and self.calls == 0:
+            shown.observations["agent_0"][2, 0] = self.value
+        return shown
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "message"),
+    [
+        ("last", np.nan, r"the true last observation of agent_2 is NaN or inf in environment \d after step \d of it"),
+        ("reward", 1e300, "the reward is beyond 2e.15, too large for float32, in environment 3 after step 2 of iter"),
+        ("reward", 1e20, "the reward is beyond 2e.15, too large for float32, in environment 3 after step 2 of iter"),
+    ],
+)
+def test_what_passes_for_a_number_and_is_none_for_the_learner_is_refused_at_collect(what, value, message):
+    trainer = trainer_at(0, env=BadNews(what, value))
+    before = trainer.fingerprint()
+    with pytest.raises(NonFiniteError, match=message):
+        trainer.step()
+    assert (trainer.phase, trainer.fingerprint()) == ("collect", before)
+    assert finish(trainer) == finish(trainer_at(0, env=PointTeam(limit=3)))
+
+
+def test_an_environment_that_cannot_go_back_begins_its_episodes_anew_after_a_failure():
+    trainer = wb.happo(ForgetfulTeam(poison_at=8 + 4), seed=0, n_steps=8, hidden_sizes=(16,))
+    trainer.iterate()
+    with pytest.raises(NonFiniteError), pytest.warns(UserWarning, match="ForgetfulTeam cannot go back .* begin anew"):
+        trainer.step()
+    assert (trainer.phase, trainer.iteration) == ("collect", 1)
+    assert not trainer._state.running.lengths.any()
+    trainer.step()
+    rollout, first = trainer._state.rollout, {}
+    for (t, env), length in zip(rollout.final_at.tolist(), rollout.episode_lengths, strict=True):
+        first.setdefault(env, (t + 1, length))
+    assert first
+    assert all(steps == length for steps, length in first.values())
+
+
+def test_what_reset_shows_is_blamed_on_reset():
+    trainer = wb.happo(BadNews("reset", np.nan), seed=0, n_steps=8, hidden_sizes=(16,))
+    with pytest.raises(
+        NonFiniteError, match="the observation of agent_0 is NaN or inf in environment 2 before iteration 0, as"
+    ):
+        trainer.step()
+
+
 def test_a_loss_that_is_not_finite_names_the_agent_and_loses_nothing():
     trainer = trainer_at(2, order="fixed")
     broken = dataclasses.replace(trainer._state, preceding_ratio=torch.full((8, 4), torch.nan))

@@ -179,6 +179,8 @@ def test_values_make_file_names_one_for_each():
         "x" * 301,
         "é",
     ]
+    longest = {"method": "é" * 300, "scenario": "名/" * 300, "agent_conf": "\udc80" * 300, "seed": 10**300}
+    assert len(kept.file_name("0" * 16, longest).encode()) < 255
     names = list(map(files.file_name, values))
     assert names[:4] == values[:4]
     assert len(set(names)) == len(names)

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from tiny_notebook import write_notebook
 
 import workbench as wb
-from workbench.sweeps import files, layout, results
+from workbench.sweeps import cluster, files, layout, results
 
 DEADLINE = 120.0
 
@@ -58,3 +60,16 @@ def test_a_cluster_over_tcp_gives_the_same_table_as_this_machine(tmp_path, sched
     assert len(first) == 4
     did = {line["pid"] for run in there.runs for line in files.read_lines(run.directory / layout.ATTEMPTS)[:1]}
     assert did <= workers
+
+
+def test_who_has_no_keys_gets_nothing_done_at_any_port_of_a_local_cluster():
+    with cluster.cluster(2) as client:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        found = [c.laddr for each in processes for c in each.net_connections("tcp") if c.status == "LISTEN"]
+        assert {address.ip for address in found} == {"127.0.0.1"}
+        ports = {client.scheduler.addr.rpartition(":")[2], *(str(address.port) for address in found)}
+        intruder = [sys.executable, str(Path(__file__).parent / "intruder.py"), *sorted(ports)]
+        told = subprocess.run(intruder, capture_output=True, text=True, check=True).stdout
+        assert told == f"tried {len(ports) * 8}\n"
+        assert len(ports) >= 6  # scheduler, nannies, workers, and the servers that answer nothing
+        assert client.submit(sum, [1, 2]).result() == 3

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from tiny_notebook import WORK, value_of, write_notebook
 
 import workbench as wb
 from workbench.sweeps import cluster, dispatcher, files, layout, results
+from workbench.sweeps.jupyter_kernels import RunKernel
 from workbench.sweeps.main_guard import SweepError
 from workbench.sweeps.run_one import run_one
 
@@ -523,3 +525,43 @@ def test_runs_made_by_other_code_are_told(tmp_path, client):
     write_notebook(tmp_path / "tiny.ipynb", WORK)
     with pytest.warns(UserWarning, match="2 of 2 runs were made by other code"):
         sweep((0, 1)).run(client=client, progress=False)
+
+
+def test_what_a_run_prints_is_bounded_and_one_whose_directory_vanishes_has_failed(tmp_path, client):
+    work = """
+import json, pathlib, shutil
+if seed == 0:
+    for _ in range(700):
+        print("x" * 9_999)
+    print("the e" + "nd")
+    (pathlib.Path(directory) / "summary.json").write_text(json.dumps({"return": 1.0}))
+else:
+    shutil.rmtree(directory)
+"""
+    parameters = "seed: int = 0\ndirectory: str | None = None\n"
+    notebook = write_notebook(tmp_path / "odd.ipynb", work, parameters=parameters)
+    sweep = wb.Sweep(notebook, seeds=range(2), directory=tmp_path / "sweep")
+    sweep.run(client=client, progress=False)
+    printed, vanished = sweep.runs
+    report = (printed.directory / layout.REPORT).read_text()
+    assert 5_000_000 < len(report) < 5_100_000
+    assert "the run printed more than 5,000,000 characters; the rest was not kept" in report
+    assert "the end" not in report
+    assert [run.status for run in sweep.runs] == ["finished", "failed"]
+    assert list(sweep.failures) == ["seed=1"]
+    assert "no end of it could be written down" in vanished.failure["message"]
+
+
+def test_sockets_of_a_killed_worker_are_cleared_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine = RunKernel()
+    abandoned = tmp_path / "wb-kernel-abandoned"
+    abandoned.mkdir()
+    for place in tmp_path.iterdir():
+        os.utime(place, (0, 0))
+    newborn = tmp_path / "wb-kernel-newborn"
+    newborn.mkdir()
+    other = RunKernel()
+    there = {str(place) for place in tmp_path.iterdir()}
+    assert there == {str(newborn), mine._sockets.name, other._sockets.name}
+    mine._sockets.cleanup(), other._sockets.cleanup()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -34,6 +34,10 @@ FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 Actions = Mapping[str, Array]
 Snapshot = Mapping[str, Array]
+
+# Of records that files hold, annotations give the shapes, and whose names the keys are: files are checked by them.
+Agent = Annotated[str, "agents"]
+SomeAgents = Annotated[str, "agents", "some"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +71,14 @@ class TimeStep:
     info          {name: (n_envs,) array}, further numbers about the step taken, such as the terms of the reward
     """
 
-    observations: Mapping[str, Array]
-    state: Array
-    reward: npt.NDArray[np.float64]
-    terminated: BoolArray
-    truncated: BoolArray
+    observations: Mapping[Agent, Annotated[Array, "n_envs observation"]]
+    state: Annotated[Array, "n_envs state"]
+    reward: Annotated[npt.NDArray[np.float64], "n_envs"]
+    terminated: Annotated[BoolArray, "n_envs"]
+    truncated: Annotated[BoolArray, "n_envs"]
     final: Final | None = None
-    action_masks: Mapping[str, BoolArray] = field(default_factory=dict)
-    active: Mapping[str, BoolArray] = field(default_factory=dict)
+    action_masks: Mapping[SomeAgents, Annotated[BoolArray, "n_envs n_actions"]] = field(default_factory=dict)
+    active: Mapping[SomeAgents, Annotated[BoolArray, "n_envs"]] = field(default_factory=dict)
     info: Mapping[str, Array] = field(default_factory=dict)
 
     @property

@@ -158,6 +158,12 @@ class SampledGame(TeamEnv):
             raise ValueError(
                 f"the snapshot is of {taken} environments, this is of {self.n_envs}; make one with n_envs={taken}."
             )
+        for name, own in self.snapshot().items():
+            given = np.shape(np.asarray(snapshot.get(name)))
+            if given != own.shape:
+                raise ValueError(f"{name} of the snapshot has shape {given}, expected {own.shape}.")
+        if not np.isin(snapshot["states"], range(self.game.n_states)).all() or np.min(snapshot["elapsed"]) < 0:
+            raise ValueError(f"the snapshot is of a state that this game of {self.game.n_states} states does not have.")
         self._states = np.array(snapshot["states"], np.intp)
         self._reached = self._states.copy()
         self._elapsed = np.array(snapshot["elapsed"], np.int64)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,8 @@ class FeatureStatistics:
     """
 
     count: float
-    mean: Floats
-    squares: Floats
+    mean: Annotated[Floats, "features"]
+    squares: Annotated[Floats, "features"]
 
     @staticmethod
     def none(n: int) -> FeatureStatistics:

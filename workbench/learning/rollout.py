@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Array, Final, TeamEnv, TimeStep
+from workbench.envs.base import Agent, Array, Final, SomeAgents, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
+
+# By which files are checked, as in ``envs.base``; after the shape the dtype, where it is not the learner's.
+NormalizedUnit = Annotated[str, "normalized"]
+SomeCritics = Annotated[str, "critics", "some"]
+SQUARED = 1e4  # a reward's square, summed over many steps, must be a number too
+PerStep = Annotated[Tensor, "n_steps n_envs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +49,21 @@ class Rollout:
     seen_states         the same of the states; None, as ``seen`` is empty, where nothing is normalised
     """
 
-    observations: Mapping[str, Tensor]
-    actions: Mapping[str, Tensor]
-    states: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    final_at: Tensor
-    final_states: Tensor
-    final_observations: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
-    active: Mapping[str, Tensor]
-    episode_returns: npt.NDArray[np.float64]
-    episode_lengths: npt.NDArray[np.int64]
-    memories: Mapping[str, Tensor] = field(default_factory=dict)
-    seen: Mapping[str, FeatureStatistics] = field(default_factory=dict)
+    observations: Mapping[Agent, Annotated[Tensor, "n_steps+1 n_envs inputs"]]
+    actions: Mapping[Agent, Annotated[Tensor, "n_steps n_envs action_size", "action"]]
+    states: Annotated[Tensor, "n_steps+1 n_envs state"]
+    rewards: PerStep
+    terminated: Annotated[Tensor, "n_steps n_envs", "bool"]
+    truncated: Annotated[Tensor, "n_steps n_envs", "bool"]
+    final_at: Annotated[Tensor, "n_ended 2", "int64"]
+    final_states: Annotated[Tensor, "n_ended state"]
+    final_observations: Mapping[Agent, Annotated[Tensor, "n_ended inputs"]]
+    masks: Mapping[SomeAgents, Annotated[Tensor, "n_steps n_envs n_actions", "bool"]]
+    active: Mapping[SomeAgents, PerStep]
+    episode_returns: Annotated[npt.NDArray[np.float64], "n_ended"]
+    episode_lengths: Annotated[npt.NDArray[np.int64], "n_ended"]
+    memories: Mapping[SomeAgents, Annotated[Tensor, "n_sequences n_envs memory_size"]] = field(default_factory=dict)
+    seen: Mapping[NormalizedUnit, FeatureStatistics] = field(default_factory=dict)
     seen_states: FeatureStatistics | None = None
 
     @property
@@ -82,10 +90,10 @@ class CollectorState:
     """
 
     current: TimeStep
-    returns: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.int64]
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    critic_memory: Mapping[str, Tensor] = field(default_factory=dict)
+    returns: Annotated[npt.NDArray[np.float64], "n_envs"]
+    lengths: Annotated[npt.NDArray[np.int64], "n_envs"]
+    memory: Mapping[SomeAgents, Annotated[Tensor, "n_envs memory_size"]] = field(default_factory=dict)
+    critic_memory: Mapping[SomeCritics, Annotated[Tensor, "n_envs memory_size"]] = field(default_factory=dict)
 
     @staticmethod
     def first(current: TimeStep) -> CollectorState:
@@ -252,10 +260,11 @@ def collect(
     """
     recording = _RolloutBuffer(env, team, actor, state_transform, running, n_steps, streams, iteration, sequence_length)
     step = running.current
+    _refuse_non_finite(env, step, None, iteration, recording.dtype)
     recording.show(0, step)
     for t in range(n_steps):
         step = env.step(recording.act(t, step))
-        _refuse_non_finite(env, step, t, iteration)
+        _refuse_non_finite(env, step, t, iteration, recording.dtype)
         recording.show(t + 1, step)
         recording.outcome(t, step)
     return recording.finished(), CollectorState(
@@ -272,17 +281,38 @@ def _over_time(steps: list[Mapping[str, npt.NDArray[np.bool_]]]) -> dict[str, Te
     }
 
 
-def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int, iteration: int) -> None:
-    # A sum is finite exactly when its terms are (short of overflow, which is an error too), and costs one pass.
-    if np.isfinite(step.reward.sum() + step.state.sum() + sum(seen.sum() for seen in step.observations.values())):
-        return
+def _refuse_non_finite(env: TeamEnv, step: TimeStep, t: int | None, iteration: int, dtype: torch.dtype) -> None:
+    """Refuse what no learner of this precision can go on from, naming the agent and the step (None: none yet)."""
+    most = torch.finfo(dtype).max
+    limits = {"reward": math.sqrt(most) / SQUARED, "state": most}
     shown = {"reward": step.reward, "state": step.state}
     shown |= {f"observation of {agent}": step.observations[agent] for agent in env.agents}
-    for what, array in shown.items():
-        bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
-        if bad.any():
-            raise NonFiniteError(
-                f"the {what} is NaN or inf in environment {int(bad.argmax())} after step {t} of iteration {iteration}. "
-                "The trainer is where it was before this collect. Look at the environment there, or for actions that "
-                "grew too large."
-            )
+    last, ended = {}, step.final
+    if ended is not None and (cut := step.truncated[ended.envs]).any():  # of what terminated nothing follows
+        last["true last state"] = ended.state[cut]
+        last |= {f"true last observation of {agent}": ended.observations[agent][cut] for agent in env.agents}
+    small = np.dtype(str(dtype)[6:])
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is finite exactly when its terms are, short of an overflow, and costs one pass.
+        squares = np.square(SQUARED * step.reward.astype(small)).sum()
+        rest = (array.astype(small, copy=False).sum() for what, array in (shown | last).items() if what != "reward")
+        if np.isfinite(squares + sum(rest)):
+            return
+    for what, array in (shown | last).items():
+        limit = limits.get(what, most)
+        bad = ~(np.abs(array.reshape(len(array), -1)) <= limit).all(1)
+        if not bad.any():
+            continue
+        told = (
+            "NaN or inf"
+            if not np.isfinite(array[bad]).all()
+            else f"beyond {limit:.1g}, too large for {str(dtype)[6:]},"
+        )
+        where = int(bad.argmax() if what not in last or ended is None else ended.envs[cut][bad.argmax()])
+        begun = what != "reward" and what not in last and (t is None or step.done[where])
+        when = f"after step {t} of iteration {iteration}" if t is not None else f"before iteration {iteration}"
+        raise NonFiniteError(
+            f"the {what} is {told} in environment {where} {when}{', as reset() showed it' * bool(begun)}. "
+            "The trainer is where it was before this collect. Look at the environment there, or for actions that "
+            "grew too large."
+        )

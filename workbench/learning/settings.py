@@ -21,6 +21,8 @@ from workbench.networks.mlp import ACTIVATIONS, LAYER_NORMS
 
 Check = Callable[[Any], Any]
 SMALLEST_PART = 32  # samples or sequences of a minibatch, where their number is the default
+MOST_LR = 1e6  # no arithmetic goes beyond it
+LEAST_KL, MOST_KL = 1e-10, 10.0  # beyond them no line search finds a step
 S = TypeVar("S", bound="Settings")
 
 
@@ -215,7 +217,7 @@ class Settings:
         True, flag, "whether networks see (o − mean)/σ of each feature, over all that was seen before", live=False
     )
 
-    critic_lr: float = setting(1e-3, number(0, math.inf), "learning rate of the critic")
+    critic_lr: float = setting(1e-3, number(0, MOST_LR), "learning rate of the critic")
     critic_epochs: int = setting(10, integer(1), "passes of the critic over the rollout")
     critic_minibatches: int = setting(4, integer(1), "minibatches in each pass of the critic")
     value_clip_epsilon: float | None = setting(
@@ -373,7 +375,7 @@ class GradientSettings(Settings):
 
     n_steps: int = setting(128, integer(1), "joint steps per environment in one iteration")
     critic_minibatches: int = setting(8, integer(1), "minibatches in each pass of the critic")
-    lr: float = setting(3e-4, number(0, math.inf), "learning rate of the policies")
+    lr: float = setting(3e-4, number(0, MOST_LR), "learning rate of the policies")
     epochs: int = setting(10, integer(1), "passes of each agent over the rollout, at most")
     n_minibatches: int = setting(8, integer(1), "minibatches in each pass of an agent")
     entropy_coef: float = setting(0.0, number(0, math.inf), "weight of the entropy bonus")
@@ -516,12 +518,12 @@ class TrustRegionSettings(SequentialSettings):
 
     team_max_kl: float | None = setting(
         0.02,
-        optional(number(0, math.inf, open_ends=True)),
+        optional(number(LEAST_KL, MOST_KL)),
         "δ of the whole team: the largest sum of its agents' mean KL(old ‖ new)",
     )
     max_kl: float | None = setting(
         None,
-        optional(number(0, math.inf, open_ends=True)),
+        optional(number(LEAST_KL, MOST_KL)),
         "δ of each agent, as in the paper, in place of the team's: the largest mean KL(old ‖ new)",
     )
     kl_allocation: str = setting(

@@ -18,17 +18,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Array, Snapshot, TeamEnv
+from workbench.envs.base import Array, Snapshot, SomeAgents, TeamEnv
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.history import Log
 from workbench.learning.policy_inputs import FeatureStatistics, Transform, shown_to_network
-from workbench.learning.rollout import CollectorState, Rollout
+from workbench.learning.rollout import CollectorState, NormalizedUnit, PerStep, Rollout, SomeCritics
 from workbench.learning.settings import Settings
 from workbench.learning.team import Actor, Team
 from workbench.learning.updates import UpdateRule
@@ -38,6 +38,9 @@ from workbench.networks.mlp import Mlp, ParameterVector
 from workbench.randomness import Streams
 
 CENTRAL = "state"  # the name of the critic that sees the state
+
+Unit = Annotated[str, "units"]
+CriticName = Annotated[str, "critics"]
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ class AdvantageEstimate:
                  ``sequence_length`` steps
     """
 
-    predictions: Mapping[str, Tensor]
-    returns: Mapping[str, Tensor]
-    advantages: Mapping[str, Tensor]
-    td_errors: Mapping[str, Tensor]
-    memories: Mapping[str, Tensor] = field(default_factory=dict)
+    predictions: Mapping[CriticName, PerStep]
+    returns: Mapping[CriticName, PerStep]
+    advantages: Mapping[CriticName, PerStep]
+    td_errors: Mapping[CriticName, PerStep]
+    memories: Mapping[SomeCritics, Annotated[Tensor, "n_sequences n_envs memory_size"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,10 @@ class State:
     """Everything that determines the future, and the records of the past."""
 
     settings: Settings
-    policies: Mapping[str, ParameterVector]
-    critics: Mapping[str, ParameterVector]
-    normalizers: Mapping[str, ValueNormalizer]
-    observation_statistics: Mapping[str, FeatureStatistics]  # {unit: of its policy's inputs}; empty: not normalised
+    policies: Mapping[Unit, ParameterVector]
+    critics: Mapping[CriticName, ParameterVector]
+    normalizers: Mapping[CriticName, ValueNormalizer]
+    observation_statistics: Mapping[NormalizedUnit, FeatureStatistics]  # of inputs; empty: not normalised
     state_statistics: FeatureStatistics | None  # of the central critic's inputs
     running: CollectorState
     env: Snapshot | None  # None where the environment cannot be copied
@@ -111,8 +114,8 @@ class State:
     manual_order: bool = False  # the order of those who are left was given by hand, and holds against an adaptive rule
     rollout: Rollout | None = None
     estimate: AdvantageEstimate | None = None
-    preceding_ratio: Tensor | None = None
-    m_factors: Mapping[str, Tensor] = field(default_factory=dict)
+    preceding_ratio: PerStep | None = None
+    m_factors: Mapping[SomeAgents, PerStep] = field(default_factory=dict)
     partial_metrics: Mapping[str, Any] = field(default_factory=dict)  # the history's next row, as far as it is known
     history: Log[dict[str, Any]] = field(default_factory=Log)
     agent_history: Log[dict[str, Any]] = field(default_factory=Log)

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -194,9 +194,9 @@ class ParameterVector:
     steps                                 number of optimiser steps taken
     """
 
-    values: Tensor
-    first_moment: Tensor
-    second_moment: Tensor
+    values: Annotated[Tensor, "size"]
+    first_moment: Annotated[Tensor, "size"]
+    second_moment: Annotated[Tensor, "size"]
     steps: int = 0
 
     @staticmethod

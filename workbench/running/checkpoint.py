@@ -7,7 +7,6 @@ damaged file from a good one.
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import errno
 import functools
@@ -16,7 +15,6 @@ import json
 import math
 import os
 import sys
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +23,10 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
-import torch
 from torch import Tensor
 
 from workbench.envs.base import Array
 from workbench.errors import CheckpointError
-from workbench.learning.history import Log
 from workbench.learning.settings import Settings
 from workbench.learning.state import State
 from workbench.running.atomic import write_atomically
@@ -50,7 +46,7 @@ def flatten(state: State) -> tuple[Arrays, Values]:
     if state.phase == "collect":  # the next collect replaces these
         state = dataclasses.replace(state, rollout=None, estimate=None, preceding_ratio=None, m_factors={}, order=())
     arrays: Arrays = {}
-    kept = {name: getattr(state, name) for name in _kinds(State) if name not in (*RECORDS, "settings")}
+    kept = {name: getattr(state, name) for name in kinds_of(State) if name not in (*RECORDS, "settings")}
     tree = {name: _taken_apart(value, name, arrays) for name, value in kept.items()}
     return arrays, {**tree, "settings": plain_settings(state.settings)}
 
@@ -65,41 +61,17 @@ def _taken_apart(value: object, path: str, arrays: Arrays) -> Any:
         arrays[path] = np.ascontiguousarray(array)
         return {ARRAY: path}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = _kinds(type(value))
+        names = kinds_of(type(value))
         return {name: _taken_apart(getattr(value, name), f"{path}/{name}", arrays) for name in names}
     if isinstance(value, Mapping):
         return [[key, _taken_apart(each, f"{path}/{key}", arrays)] for key, each in value.items()]
     return list(value) if isinstance(value, tuple) else value
 
 
-def _put_together(kind: Any, tree: Any, arrays: Arrays, device: str) -> Any:
-    """What ``_taken_apart`` took apart, by the types that the records' fields are declared with."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if tree is None and type(None) in options:
-        return None
-    (kind,) = (option for option in options if option is not type(None))
-    origin = typing.get_origin(kind)
-    if kind is Tensor:
-        return torch.from_numpy(arrays[tree[ARRAY]]).to(device)
-    if origin is np.ndarray:
-        return arrays[tree[ARRAY]]
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        parts = _kinds(kind)
-        if not isinstance(tree, dict) or set(tree) != set(parts):
-            raise CheckpointError(f"it holds {sorted(tree)} where {sorted(parts)} were expected")
-        return kind(**{name: _put_together(part, tree[name], arrays, device) for name, part in parts.items()})
-    if origin is collections.abc.Mapping:
-        inner = typing.get_args(kind)[1]
-        return {key: _put_together(inner, each, arrays, device) for key, each in tree}
-    if origin is tuple:
-        return tuple(tree)
-    return kind(tree)
-
-
 @functools.cache
-def _kinds(record: Any) -> dict[str, Any]:
-    """{field: type} of a record."""
-    hints = typing.get_type_hints(record, {**vars(sys.modules[record.__module__])})
+def kinds_of(record: Any) -> dict[str, Any]:
+    """{field: type} of a record, with what its annotations say."""
+    hints = typing.get_type_hints(record, {**vars(sys.modules[record.__module__])}, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(record)}
 
 
@@ -131,14 +103,6 @@ def records(state: State) -> tuple[Arrays, Values]:
     return arrays, values
 
 
-def unflatten(arrays: Arrays, values: Values, past: Values, settings: Settings) -> State:
-    """The state that ``flatten`` and ``records`` took apart."""
-    kinds = {name: kind for name, kind in _kinds(State).items() if name in values and name != "settings"}
-    parts: Values = {name: _put_together(kind, values[name], arrays, settings.device) for name, kind in kinds.items()}
-    parts |= {name: _log(name, arrays, past) for name in LOGS}
-    return State(settings=settings, partial_metrics=past["partial_metrics"], **parts)
-
-
 def write(path: str | os.PathLike[str], arrays: Arrays, values: Values) -> Path:
     """One file, whole or not at all: written beside its place, flushed to the disk, then renamed.
 
@@ -165,7 +129,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if callable(value):
-        return {"callable": getattr(value, "__qualname__", repr(value))}
+        return {"callable": rule_name(value)}
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept in a file")
 
 
@@ -201,22 +165,10 @@ def read(path: str | os.PathLike[str]) -> tuple[Arrays, Values]:
 
 def plain_settings(settings: Settings) -> Values:
     """Settings as they are read back from a file; a callable order becomes its name."""
-    plain = dataclasses.asdict(settings)
-    if callable(plain["order"]):
-        plain["order"] = {"callable": getattr(plain["order"], "__qualname__", repr(plain["order"]))}
-    return json.loads(json.dumps(plain))  # type: ignore[no-any-return]  # tuples as they will be read
+    plain = {name: getattr(settings, name) for name in settings.names()}  # a rule is not to be copied
+    return json.loads(json.dumps(plain, default=_plain))  # type: ignore[no-any-return]  # tuples as they will be read
 
 
-def _log(name: str, arrays: Arrays, past: Values) -> Log[Any]:
-    length = past["lengths"][name]
-    columns: dict[str, list[Any]] = {}
-    for path, array in arrays.items():
-        if path.startswith(f"{name}/"):
-            whole = past.get("integers", {}).get(path, False)
-            columns[path.removeprefix(f"{name}/")] = [int(x) if whole else x for x in array.tolist()]
-    for path, cells in past.get("texts", {}).items():
-        if path.startswith(f"{name}/"):
-            turned = [tuple(cell) if isinstance(cell, list) else cell for cell in cells]
-            columns[path.removeprefix(f"{name}/")] = turned
-    in_order = {column: columns[column] for column in past.get("columns", {}).get(name, columns)}
-    return Log([{column: cells[i] for column, cells in in_order.items()} for i in range(length)])
+def rule_name(rule: object) -> str:
+    """What a file says of an order that is a function, or an object that can be called."""
+    return str(getattr(rule, "__qualname__", type(rule).__qualname__))

@@ -18,6 +18,7 @@ from workbench.learning.state import Setup, State
 from workbench.networks.distributions import Categorical, Gaussian
 from workbench.networks.mlp import Mlp
 from workbench.running import checkpoint
+from workbench.running.atomic import write_atomically
 from workbench.running.live_log import TensorBoard, numbers_of
 from workbench.running.run_view import Run
 
@@ -52,7 +53,8 @@ def export_policies(run: Run, directory: str | Path) -> Path:
         description, weights = _describe(setup, state, agent)
         agents[agent] = description
         tensors |= {f"{agent}/{name}": array for name, array in weights.items()}
-    safetensors.numpy.save_file(tensors, directory / "policies.safetensors")
+    with write_atomically(directory / "policies.safetensors") as temporary:  # with the mode that other files get
+        temporary.write_bytes(safetensors.numpy.save(tensors))
     about = {
         "method": run.method,
         "seed": run.seed,

@@ -220,16 +220,21 @@ def load(
     damaged, foreign, or of another environment.
     """
     path, arrays, held = resume.read(path)
+    with resume.refusing(path):
+        resume.check_document(arrays, held)
     if env is None:
         if held["env"] is None:
             raise CheckpointError(
                 f"the environment of {str(path)!r} cannot be rebuilt from its description; pass one like it: "
                 "wb.load(path, env=env)."
             )
-        env = envs.make(**held["env"])
+        with resume.refusing(path):
+            env = envs.make(**held["env"])
     resume.refuse_another_env(path, held, env)
-    method = find_method(held["method"])
-    settings = method.settings.make(method.name, resume.settings_of(path, held, order, device))
-    setup = make_setup(held["method"], env, held["seed"], settings)
+    with resume.refusing(path):
+        method = find_method(held["method"])
+        settings = method.settings.make(method.name, resume.settings_of(path, held, order, device))
+        setup = make_setup(held["method"], env, held["seed"], settings)
     state = resume.state_of(path, arrays, held, setup, settings)
-    return Trainer(setup, state, record=resume.record_of(held))
+    with resume.refusing(path):
+        return Trainer(setup, state, record=resume.record_of(held))

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench.envs.base import TeamEnv
-from workbench.errors import CheckpointError, path_of
+from workbench.errors import CheckpointError, WorkbenchError, path_of
 from workbench.learning.events import Intervention
 from workbench.learning.rollout import CollectorState
 from workbench.learning.settings import device_name
 from workbench.learning.state import Setup, State
 from workbench.running import checkpoint
 from workbench.running.checkpoint import Arrays, Values
+from workbench.running.unflatten import Parts, typed, unflatten
 
 BEST = "best.safetensors"
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
 OF_THE_MACHINE = ("n_threads", "workers")  # options of an environment by which no bit of it differs
+KINDS = {  # of what a document holds
+    **{"workbench": str, "method": str, "seed": int, "agents": list, "state": dict, "past": dict, "made_with": dict},
+    **{"interventions": list, "lineage": list},
+}
+FORKED = {"method", "seed", "iteration", "phase", "position", "fingerprint", "changes"}
+SET_ON_LOADING = ("order", "device", "threads")  # settings that may differ from those that a run was made with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +71,50 @@ def document(setup: Setup, state: State, record: RunRecord, version: str) -> tup
 
 def record_of(held: Values) -> RunRecord:
     """The record in a document."""
+    make = Parts({}, "cpu").make
+    changes = tuple(make(Intervention, change, "an intervention", ChainMap()) for change in held["interventions"])
+    return RunRecord(held["made_with"], changes, tuple(held["lineage"]))
 
-    def change(plain: Values) -> Intervention:
-        turned: Values = {name: tuple(x) if isinstance(x, list) else x for name, x in plain.items()}
-        return Intervention(**turned)
 
-    return RunRecord(held["made_with"], tuple(map(change, held["interventions"])), tuple(held["lineage"]))
+@contextlib.contextmanager
+def refusing(path: object) -> Iterator[None]:
+    """What is raised because the values in a file do not fit together, as a ``CheckpointError`` of one sentence."""
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise CheckpointError(f"{str(path)!r} holds values that do not fit together: {said.rstrip('.')}.") from None
+
+
+def check_document(arrays: Arrays, held: Values) -> None:
+    """Hold what a document says of a run against itself, before anything is made of it; ``ValueError`` for the rest."""
+    for name, kind in KINDS.items():
+        typed(held[name], kind)
+    for agent in held["agents"]:
+        typed(agent, str)
+    if held["seed"] < 0:
+        raise ValueError(f"the seed is {held['seed']}")
+    if any(set(typed(fork, dict)) != FORKED or type(fork["changes"]) is not dict for fork in held["lineage"]):
+        raise ValueError("its lineage is none")
+    rows = len(arrays["running/returns"])
+    if held["env"] is not None and typed(held["env"], dict).get("n_envs", rows) != rows:
+        raise ValueError(f"it is of {held['env']['n_envs']!r} environments, and holds what {rows} show")
+    team = str((held["env"] or {}).get("agent_conf"))  # such as 4x2: parts of a robot, which one may have as one likes
+    if math.prod(map(int, re.findall(r"\d+", team))) > sum(array.size for array in arrays.values()):
+        raise ValueError(f"it is of the team {team[:40]!r}, which is larger than what it holds")
+    settings, made_with = typed(held["state"]["settings"], dict), held["made_with"]
+    if list(settings) != list(made_with):
+        raise ValueError("its settings are others than those that it was made with")
+    changes = [change for change in record_of(held).interventions if change.name in settings]
+    for name, value in settings.items():
+        known = [
+            made_with[name],
+            *(json.loads(json.dumps(x)) for c in changes if c.name == name for x in (c.old, c.new)),
+        ]
+        if value not in known and name not in SET_ON_LOADING and not (value is None and changes):
+            raise ValueError(f"{name} is {value!r}, which it was neither made with nor changed to")
 
 
 def settings_of(path: object, held: Values, order: object = None, device: str | None = None) -> Values:
@@ -122,30 +170,23 @@ def _differences(theirs: Values, mine: Values) -> str:
 
 def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings: Any) -> State:
     """The state in a document, for a setup that fits it."""
-    state = checkpoint.unflatten(arrays, held["state"], held["past"], settings)
-    expected = {unit: policy.network.size for unit, policy in setup.team.policies.items()}
-    found = {unit: len(vector.values) for unit, vector in state.policies.items()}
-    expected |= {name: network.size for name, network in setup.critics.items()}
-    found |= {name: len(vector.values) for name, vector in state.critics.items()}
-    if settings.normalize_observations:
-        held_of = {**state.observation_statistics, "the state": state.state_statistics}
-        found |= {f"statistics of {name}": 0 if each is None else len(each.mean) for name, each in held_of.items()}
-        expected |= {f"statistics of {unit}": policy.network.n_inputs for unit, policy in setup.team.policies.items()}
-        expected |= {"statistics of the state": setup.env.state_space.shape[0]}
-    n_envs = len(state.running.returns)
-    if expected != found or n_envs != setup.env.n_envs:
-        raise CheckpointError(
-            f"{str(path)!r} holds {n_envs} environments and parameters of sizes {found}; this environment is "
-            f"{setup.env.n_envs} and needs {expected}. Pass an environment like the one that was trained on."
-        )
-    if state.env is not None and setup.env.can_snapshot:
-        return state
+    env = setup.env
+    with refusing(path):
+        if (n_envs := len(arrays["running/returns"])) != env.n_envs:
+            raise ValueError(f"it is of {n_envs} environments, this environment is {env.n_envs}; pass one like it")
+        state = unflatten(arrays, held, setup, settings)
+        if state.env is not None and env.can_snapshot:
+            env.restore(state.env)
+            kept, taken = ({name: (a.shape, a.dtype) for name, a in of.items()} for of in (state.env, env.snapshot()))
+            if kept != taken:
+                raise ValueError("its environments are not such as this one")
+            return state
     warnings.warn(
         f"the environment of {str(path)!r} could not be saved: its episodes begin anew, so the run goes on, but "
         "not bit for bit. Give the environment snapshot() and restore() to change that.",
         stacklevel=3,
     )
-    current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
+    current = env.reset(seed=setup.streams.integer("environment", state.iteration))
     return dataclasses.replace(state, running=CollectorState.first(current))
 
 
@@ -169,15 +210,20 @@ class CheckpointDirectory:
 
     def files(self) -> list[Path]:
         """The checkpoints, oldest first."""
+        return [file for file in self._called() if file.is_file()]
+
+    def _called(self) -> list[Path]:
+        """What is called like a checkpoint, whatever it is."""
         return sorted(file for file in self.path.glob("checkpoint-*.safetensors") if CURSOR.fullmatch(file.name))
 
     def newest(self) -> tuple[Path, Arrays, Values] | None:
         """The newest checkpoint that can be read; None where there is none."""
-        for file in reversed(self.files()):
+        for file in reversed(self._called()):
             try:
                 return file, *checkpoint.read(file)
-            except CheckpointError as error:
-                warnings.warn(f"{error} The one before it is used.", stacklevel=2)
+            except (CheckpointError, OSError) as error:
+                told = error if isinstance(error, CheckpointError) else f"{str(file)!r} is no file that can be read."
+                warnings.warn(f"{told} The one before it is used.", stacklevel=2)
         return None
 
     def write(self, arrays: Arrays, held: Values) -> None:
@@ -235,8 +281,5 @@ def refuse_another_run(path: Path, held: Values, setup: Setup, record: RunRecord
 
 def _plain(change: Intervention) -> Values:
     """An intervention as plain values; a callable order becomes its name."""
-    plain: Values = dataclasses.asdict(change)
-    for side in ("old", "new"):
-        if callable(plain[side]):
-            plain[side] = getattr(plain[side], "__qualname__", repr(plain[side]))
-    return plain
+    plain: Values = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
+    return {name: checkpoint.rule_name(value) if callable(value) else value for name, value in plain.items()}

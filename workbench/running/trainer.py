@@ -25,6 +25,7 @@ from workbench.learning.events import Event, Events, Intervention
 from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
+from workbench.learning.rollout import CollectorState
 from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
 from workbench.running import checkpoint, resume
@@ -82,11 +83,27 @@ class Trainer(Run):
         """
         with self._lock:
             before = self._state
-            after, event = PHASES[before.phase](self._setup, before)
+            try:
+                after, event = PHASES[before.phase](self._setup, before)
+            except BaseException:
+                if before.phase == "collect" and before.env is None:
+                    self._begin_episodes_anew()
+                raise
             self._past.append(before)
             self.__dict__["_state"] = after
         self._tell(event)
         return event
+
+    def _begin_episodes_anew(self) -> None:
+        """After a collect that broke off in an environment that cannot go back to where it was before."""
+        setup, state = self._setup, self._state
+        current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
+        self.__dict__["_state"] = replace(state, running=CollectorState.first(current))
+        warnings.warn(
+            f"{type(setup.env).__name__} cannot go back to where it was before this collect, so its episodes begin "
+            "anew. Give the environment snapshot() and restore() to change that.",
+            stacklevel=3,
+        )
 
     def iterate(self) -> Events:
         """Do the rest of this iteration: from wherever the cursor stands to the end of ``update_critic``."""
@@ -296,7 +313,10 @@ class Trainer(Run):
                 outcome = f"in effect from the next {before.phase} on"
             self.__dict__["_state"] = after
             untouched = before.iteration == 0 and before.phase == "collect"
-            if not untouched:  # before the first phase a change is configuration, and the run is what it says it is
+            if untouched:  # before the first phase a change is configuration, and the run is what it says it is
+                made_with = checkpoint.plain_settings(after.settings)
+                self.__dict__["_record"] = replace(self._record, made_with=made_with)
+            else:
                 given = after.order[before.position :] if after.settings == before.settings else None
                 new = given or getattr(after.settings, name)
                 self._log(name, getattr(before.settings, name), new, outcome)
@@ -499,6 +519,8 @@ class Trainer(Run):
         if found is None:
             return
         path, arrays, held = found
+        with resume.refusing(path):
+            resume.check_document(arrays, held)
         resume.refuse_another_run(path, held, self._setup, self._record)
         if (held["state"]["iteration"], held["state"]["env_steps"]) < (self.iteration, self.env_steps):
             raise CheckpointError(
@@ -506,7 +528,8 @@ class Trainer(Run):
                 "directory, or make the trainer anew to go on from there."
             )
         order = self.order if callable(self.order) else None
-        settings = self.settings.changed(**resume.settings_of(path, held, order))
+        with resume.refusing(path):
+            settings = self.settings.changed(**resume.settings_of(path, held, order))
         with self._lock:
             self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
             self.__dict__["_record"] = resume.record_of(held)

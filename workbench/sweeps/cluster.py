@@ -22,6 +22,10 @@ PATIENCE = "10s"  # with a scheduler that does not answer
 # One run at a time for each worker, none in advance; a run is given up by its own count of deaths, not by Dask's.
 CONFIG = {"distributed.scheduler.worker-saturation": 1.0, "distributed.scheduler.allowed-failures": 100}
 
+# Of a cluster made here: whoever may send tasks to it runs code as its owner, so connections need keys that live as
+# long as it does, and its HTTP servers, which cannot be left out, answer nobody.
+SHUT: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+
 
 def dask_setup(worker: object) -> None:
     """A worker process that starts leaves a terminal's interrupt to the client, which stops the runs in good order."""
@@ -69,15 +73,17 @@ def cluster(workers: int | None = None, client: Client | None = None, scheduler:
         return
     refuse_without_guard()
     try:
-        with dask.config.set(CONFIG):
+        with dask.config.set({**CONFIG, **SHUT}):
             local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=0,  # the runs live in processes of their own
                 host="127.0.0.1",
+                security=True,
                 dashboard_address="127.0.0.1:0",  # left out, it would listen on all addresses
                 worker_dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 preload=__name__,
                 silence_logs=logging.CRITICAL,
             )

@@ -252,6 +252,14 @@ class RunDispatcher:
             self._settle(work, outcome)
 
     def _settle(self, work: _Work, outcome: RunOutcome) -> None:
+        if (
+            outcome.kind in ("finished", "failed") and end_of(work.place) is None
+        ):  # its directory is gone, or cannot be written to: what counts is written there
+            message = outcome.message or "its directory vanished"
+            outcome = RunOutcome(work.run.name, "failed", f"no end of it could be written down: {message}")
+            with contextlib.suppress(OSError):
+                work.place.mkdir(parents=True, exist_ok=True)
+                write_json(work.place / layout.FAILED, {"kind": "lost", "message": outcome.message})
         work.state, work.end = outcome.kind, outcome
         self._batch._ended(self, work.run, outcome)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from workbench.running.atomic import write_atomically
 
-MOST_LETTERS = 60  # of a value in a file's name
+MOST_BYTES = 45  # of a value in a file's name, which may hold several and 255 in all
 
 Json = dict[str, Any]  # an object as it was read; its keys are known to the code that wrote it
 
@@ -29,10 +29,11 @@ def file_name(value: object) -> str:
     ('Ant-4x2', 'Ant-fd192fa1')
     """
     text = str(value)
-    plain = re.sub(r"[^\w.+=-]+", "-", text).strip(".-")[:MOST_LETTERS]
+    plain = re.sub(r"[^\w.+=-]+", "-", text).strip(".-").encode()[:MOST_BYTES].decode(errors="ignore")
     if plain and plain == text:
         return plain
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return f"{plain}-{digest[:8]}".lstrip("-")
 
 
 def write_text(path: Path, text: str) -> None:

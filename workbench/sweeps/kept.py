@@ -174,7 +174,8 @@ def read_record(path: Path) -> Json:
     try:
         found = json.loads((pyarrow.parquet.read_schema(path).metadata or {})[RECORD])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
-        raise ValueError(f"{path.name} is no kept run ({type(error).__name__}: {error}).") from None
+        told = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is no kept run ({type(error).__name__}: {told}).") from None
     if found.get("format") != FORMAT:
         raise ValueError(f"{path.name} has format {found.get('format')!r}; this version reads {FORMAT}.")
     return dict(found)

@@ -22,6 +22,7 @@ import papermill
 import pyarrow.json
 import pyarrow.parquet
 from nbclient.exceptions import DeadKernelError
+from papermill.engines import papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
@@ -29,7 +30,7 @@ from workbench.running.atomic import write_atomically
 from workbench.sweeps import layout, provenance
 from workbench.sweeps.files import append_lines, read_json, read_lines, write_json, write_text
 from workbench.sweeps.job import Job, RunOutcome
-from workbench.sweeps.jupyter_kernels import RunKernel
+from workbench.sweeps.jupyter_kernels import BoundedEngine, RunKernel
 from workbench.sweeps.layout import Claim
 from workbench.sweeps.report_page import page
 from workbench.sweeps.results import end_of
@@ -58,6 +59,7 @@ class PlainTranslator(PythonTranslator):  # type: ignore[misc]
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say is told by the outcome
 papermill_translators.register("python", PlainTranslator)
+papermill_engines.register("bounded", BoundedEngine)
 
 
 def run_one(job: Job, stop: Callable[[], bool] = lambda: False) -> RunOutcome:
@@ -156,7 +158,11 @@ class _Attempt:
     def _last_words(self) -> str:
         """The last line that the kernel's process said outside of the notebook."""
         path = self.directory / layout.OUTPUT
-        said = path.read_bytes()[-4096:].decode(errors="replace") if path.exists() else ""
+        if not path.exists():
+            return ""
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            said = file.read().decode(errors="replace")
         return said.rstrip().rpartition("\n")[2].strip()
 
     def _begin(self) -> None:
@@ -207,6 +213,7 @@ class _Attempt:
                 str(self._partial).replace("{", "{{").replace("}", "}}"),
                 parameters={**self.job.run.parameters, "directory": str(self.directory)},
                 kernel_name=self.job.kernel,
+                engine_name="bounded",
                 kernel_manager_class=Kernel,
                 progress_bar=False,
                 # Only tells the kernel where it starts; the process's own folder is shared by its threads.

@@ -39,10 +39,10 @@ def parse(path: Path) -> Json:
     """The keys of a .yaml or .toml file; ``ValueError`` for what is neither, or holds none."""
     if path.suffix not in (".yaml", ".yml", ".toml"):
         raise ValueError(f"{path.name} is neither .yaml nor .toml; expected one of them.")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         found = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _OnceLoader)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no keys; expected at least notebook and directory.")
