@@ -182,6 +182,42 @@ def test_two_trainers_share_one_environment_in_peace():
     assert one.fingerprint() == finish(wb.happo(PointTeam(), seed=0, **SMALL))
 
 
+class UniqueTeam(ForgetfulTeam):
+    """Neither to be restored nor made anew."""
+
+    remake = wb.envs.TeamEnv.remake
+
+
+def test_what_cannot_be_restored_is_stepped_in_a_copy_of_the_runs_own():
+    env = ForgetfulTeam()
+    one, two = wb.happo(env, seed=0, **SMALL), wb.ippo(env, seed=1, **SMALL)
+    assert one.env is two.env is env
+    for _ in range(2 * CURSORS):
+        one.step(), two.step(), env.reset(seed=3)
+    assert one.fingerprint() == finish(wb.happo(ForgetfulTeam(), seed=0, **SMALL))
+
+
+def test_what_can_be_neither_restored_nor_made_anew_is_told_once():
+    with pytest.warns(UserWarning, match="UniqueTeam can be neither restored nor made anew") as told:
+        finish(wb.happo(UniqueTeam(), seed=0, **SMALL))
+    assert [each.filename for each in told] == [__file__]
+
+
+def test_episodes_whose_middle_is_lost_begin_anew():
+    settings = {"normalize_observations": False}
+    with pytest.warns(UserWarning, match="neither restored"):
+        trainer = trainer_at(0, env=UniqueTeam(poison_at=8 + 4, poison="raise"), **settings)
+    with pytest.raises(RuntimeError, match="the simulator crashed"):
+        trainer.step()
+    trainer.env.poison_at = None
+    with pytest.warns(UserWarning, match="the last rollout failed in the midst of episodes of UniqueTeam") as told:
+        trainer.step()
+    assert [each.filename for each in told] == [__file__]
+    first = PointTeam().reset(seed=trainer._setup.streams.integer("environment", 1)).observations["agent_2"]
+    assert np.array_equal(trainer._state.rollout.observations["agent_2"][0], first)
+    assert trainer._state.running.lengths.max() <= 8
+
+
 @pytest.mark.parametrize("scenario", ["tiny", "mujoco"])
 def test_the_thread_count_is_kept(scenario):
     env = PointTeam() if scenario == "tiny" else wb.envs.mujoco("Ant", "4x2", n_envs=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Array, Final, TeamEnv, TimeStep
+from workbench.envs.base import Array, Final, Snapshot, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
 from workbench.learning.team import Actor, Team, stack_masks
@@ -92,6 +93,51 @@ class CollectorState:
         """At the beginning of an episode in every environment."""
         n_envs = len(current.reward)
         return CollectorState(current.shown(), np.zeros(n_envs), np.zeros(n_envs, np.int64))
+
+
+class RolloutEnv:
+    """What rollouts step, put before each to where its run stands.
+
+    env  the run's environment; of one that cannot be restored a copy of the run's own, so that what others do to
+         theirs never enters a rollout
+    """
+
+    def __init__(self, env: TeamEnv) -> None:
+        self.env = env
+        self._shown: TimeStep | None = None  # what it showed last to a run
+        if not env.can_snapshot:
+            try:
+                self.env = env.remake(env.n_envs)
+            except NotImplementedError:
+                warnings.warn(
+                    f"{type(env).__name__} can be neither restored nor made anew, so that what others do to it enters "
+                    "the rollouts. Give it snapshot() and restore(), or remake(), and do not step it meanwhile.",
+                    stacklevel=5,
+                )
+
+    def begin(self, seed: int) -> CollectorState:
+        """New episodes in every environment."""
+        return self.left(CollectorState.first(self.env.reset(seed=seed)))
+
+    def left(self, running: CollectorState) -> CollectorState:
+        """A rollout has ended here."""
+        self._shown = running.current
+        return running
+
+    def stand(self, running: CollectorState, snapshot: Snapshot | None, seed: int) -> CollectorState:
+        """Where a rollout starts: at ``running``, or in new episodes where the environment is there no more."""
+        if snapshot is not None:
+            # Always from the run's own snapshot: forks share one environment, whoever stepped it last.
+            self.env.restore(snapshot)
+        elif self._shown is not running.current:
+            warnings.warn(
+                f"the last rollout failed in the midst of episodes of {type(self.env).__name__}, which cannot be "
+                "restored: its episodes begin anew. Give it snapshot() and restore() to change that.",
+                stacklevel=4,
+            )
+            return self.begin(seed)
+        self._shown = None
+        return running
 
 
 class _RolloutBuffer:

@@ -17,7 +17,7 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.policy_inputs import FeatureStatistics
-from workbench.learning.rollout import CollectorState
+from workbench.learning.rollout import CollectorState, RolloutEnv
 from workbench.learning.settings import (
     ClippedSettings,
     Haa2cSettings,
@@ -152,8 +152,8 @@ def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, object]
     method = find_method(name)
     chosen = method.settings.make(method.name, settings)
     setup = make_setup(name, env, seed, chosen)
-    current = env.reset(seed=setup.streams.integer("environment"))
-    return Trainer(setup, first_state(setup, chosen, CollectorState.first(current)))
+    running = setup.rollout_env.begin(setup.streams.integer("environment"))
+    return Trainer(setup, first_state(setup, chosen, running))
 
 
 def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
@@ -177,7 +177,15 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
     network = Gru if settings.recurrent else Mlp
     kind = {"activation": settings.activation, "layer_norm": settings.layer_norm}
     critics = {name: network(size, 1, settings.hidden_sizes, output_gain=1.0, **kind) for name, size in sizes.items()}
-    return Setup(method=method, method_name=name, env=env, team=team, critics=critics, streams=Streams(seed))
+    return Setup(
+        method=method,
+        method_name=name,
+        env=env,
+        rollout_env=RolloutEnv(env),
+        team=team,
+        critics=critics,
+        streams=Streams(seed),
+    )
 
 
 def first_state(setup: Setup, settings: Settings, running: CollectorState) -> State:
