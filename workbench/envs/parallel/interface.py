@@ -197,7 +197,7 @@ class ParallelInterface:
 
     def _rewards(self, rewards: object, acted: Iterable[str]) -> dict[str, float]:
         if _is_number(rewards):
-            return self._finite(dict.fromkeys(acted, _number(rewards, "the reward")))
+            return self._finite(dict.fromkeys(acted, _number(rewards, "the reward after step()")))
         paid = self._by_agent(rewards, "rewards", "step()")
         if unpaid := [name for name in acted if name not in paid]:
             raise IncompatibleEnvironmentError(
