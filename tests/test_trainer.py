@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -131,6 +133,48 @@ def test_looking_changes_nothing():
         torch.rand(3)  # the global generator is nobody's
         assert watched.fingerprint() == quiet.fingerprint()
     assert len(heard) == 2 * CURSORS
+
+
+@contextlib.contextmanager
+def default_device(name):
+    torch.set_default_device(name)
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    ("around", "settings"),
+    [
+        (torch.inference_mode, {"recurrent": True}),
+        (lambda: torch.autocast("cpu", torch.bfloat16), {"recurrent": True}),
+        (lambda: default_device("meta"), {}),  # on which nothing can be computed
+    ],
+)
+def test_what_torch_is_set_to_around_a_run_changes_nothing(around, settings, tmp_path):
+    def run():
+        trainer = trainer_at(3, **settings)
+        trainer.evaluate(2)
+        return wb.load(trainer.save(tmp_path / "run"), env=PointTeam()).fork()
+
+    expected = finish(run())
+    with around():
+        trainer = run()
+        fingerprint = finish(trainer)
+    assert (fingerprint, finish(trainer)) == (expected, finish(wb.load(tmp_path / "run", env=PointTeam()), 3))
+
+
+def test_a_rollout_that_cannot_be_learned_from_or_held_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"n_steps is 1 and so is n_envs; expected rollouts of more than one sample"):
+        wb.happo(PointTeam(n_envs=1), n_steps=1)
+    trainer = wb.happo(PointTeam(n_envs=1), n_steps=2)
+    with pytest.raises(ValueError, match="more than one sample"):
+        trainer.n_steps = 1
+    assert trainer.n_steps == 2
+    # 3 agents that see 4 numbers and take 2 actions, drawn from 2 more, and a state of 3: 27 numbers of 4 bytes
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=10**8 - 1))
+    with pytest.raises(ValueError, match=r"of 1000000 steps in 1 environments takes 0\.1 GB at least, and 0\.1"):
+        trainer.n_steps = 1_000_000
+    trainer.n_steps = (10**8 - 1) // 108
 
 
 def test_evaluation_repeats_itself_and_counts_whole_episodes():

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 from workbench.envs.base import Array, Final, Snapshot, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
+from workbench.learning.settings import Settings
 from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
 
@@ -138,6 +140,26 @@ class RolloutEnv:
             return self.begin(seed)
         self._shown = None
         return running
+
+
+def refuse_unfit_rollout(env: TeamEnv, team: Team, settings: Settings) -> None:
+    """Refuse rollouts of one sample, of which there is no deviation, and those that memory cannot hold."""
+    samples = settings.n_steps * env.n_envs
+    if samples == 1:
+        raise ValueError(
+            "n_steps is 1 and so is n_envs; expected rollouts of more than one sample: the advantages of one have no "
+            "deviation, and nothing would be learned. Take more steps or environments."
+        )
+    policies = [team.policy(agent) for agent in team.agents]
+    numbers = sum(policy.network.n_inputs + 2 * policy.head.action_size for policy in policies)  # actions, and noise
+    needed = samples * (numbers + env.state_space.shape[0]) * settings.torch_dtype.itemsize
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"a rollout of {settings.n_steps} steps in {env.n_envs} environments takes {needed / 1e9:.1f} GB at least, "
+            f"and {free / 1e9:.1f} GB of memory are available; take fewer steps or environments, or smaller "
+            "observations."
+        )
 
 
 class _RolloutBuffer:

@@ -17,7 +17,7 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.policy_inputs import FeatureStatistics
-from workbench.learning.rollout import CollectorState, RolloutEnv
+from workbench.learning.rollout import CollectorState, RolloutEnv, refuse_unfit_rollout
 from workbench.learning.settings import (
     ClippedSettings,
     Haa2cSettings,
@@ -29,6 +29,7 @@ from workbench.learning.settings import (
 from workbench.learning.state import CENTRAL, Method, Setup, State
 from workbench.learning.team import Team
 from workbench.learning.updates import clipped_update, plain_update, trust_region_update
+from workbench.networks.gradients import plain_torch
 from workbench.networks.gru import Gru
 from workbench.networks.mlp import Mlp, ParameterVector
 from workbench.randomness import Streams
@@ -151,9 +152,10 @@ def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, object]
         )
     method = find_method(name)
     chosen = method.settings.make(method.name, settings)
-    setup = make_setup(name, env, seed, chosen)
-    running = setup.rollout_env.begin(setup.streams.integer("environment"))
-    return Trainer(setup, first_state(setup, chosen, running))
+    with plain_torch():
+        setup = make_setup(name, env, seed, chosen)
+        running = setup.rollout_env.begin(setup.streams.integer("environment"))
+        return Trainer(setup, first_state(setup, chosen, running))
 
 
 def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
@@ -170,6 +172,7 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
         agent_id=settings.agent_id,
         recurrent=settings.recurrent,
     )
+    refuse_unfit_rollout(env, team, settings)
     if method.critic == CENTRAL:
         sizes = {CENTRAL: env.state_space.shape[0]}
     else:
@@ -238,6 +241,7 @@ def load(
     resume.refuse_another_env(path, held, env)
     method = find_method(held["method"])
     settings = method.settings.make(method.name, resume.settings_of(path, held, order, device))
-    setup = make_setup(held["method"], env, held["seed"], settings)
-    state = resume.state_of(path, arrays, held, setup, settings)
+    with plain_torch():
+        setup = make_setup(held["method"], env, held["seed"], settings)
+        state = resume.state_of(path, arrays, held, setup, settings)
     return Trainer(setup, state, record=resume.record_of(held))

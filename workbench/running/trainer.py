@@ -25,8 +25,10 @@ from workbench.learning.events import Event, Events, Intervention
 from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
+from workbench.learning.rollout import refuse_unfit_rollout
 from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
+from workbench.networks.gradients import plain_torch
 from workbench.running import checkpoint, resume
 from workbench.running.interrupt import PhaseBoundaryInterrupt
 from workbench.running.resume import CheckpointDirectory, RunRecord
@@ -79,7 +81,7 @@ class Trainer(Run):
         A phase that fails (an environment that raises or shows NaN, a loss that is not finite) raises, and leaves the
         trainer where it was before it.
         """
-        with self._lock:
+        with self._lock, plain_torch():
             before = self._state
             after, event = PHASES[before.phase](self._setup, before)
             self._past.append(before)
@@ -222,7 +224,7 @@ class Trainer(Run):
         max_steps = None if max_steps is None else whole("max_steps", max_steps, 1)
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         sampled_episodes = whole("sampled_episodes", sampled_episodes, 0)
-        with self._lock:
+        with self._lock, plain_torch():
             state = self._state
             returns, lengths = self._played(episodes, deterministic, seed, max_steps)
             row = {
@@ -264,6 +266,8 @@ class Trainer(Run):
                 if name == "order":
                     self._check_order(value)
                 after = replace(before, settings=before.settings.changed(**{name: value}))
+                if name == "n_steps":
+                    refuse_unfit_rollout(self._setup.env, self._setup.team, after.settings)
                 outcome = f"in effect from the next {before.phase} on"
             self.__dict__["_state"] = after
             untouched = before.iteration == 0 and before.phase == "collect"
@@ -399,7 +403,7 @@ class Trainer(Run):
         an iteration that it is in the middle of is left out. The first environment keeps the random generator of
         ``place``, the others go on with their own.
         """
-        with self._lock:
+        with self._lock, plain_torch():
             moment = at_beginning(self._state if state is None else state)
             steps = place.length + len(actions)
             fork = self._branch(moment, {"start": steps})
@@ -478,7 +482,7 @@ class Trainer(Run):
             )
         order = self.order if callable(self.order) else None
         settings = self.settings.changed(**resume.settings_of(path, held, order))
-        with self._lock:
+        with self._lock, plain_torch():
             self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
             self.__dict__["_record"] = resume.record_of(held)
             self._past.clear()
