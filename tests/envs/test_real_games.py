@@ -76,7 +76,7 @@ GAMES: dict[str, tuple[tuple[str, ...], Callable[[], wb.envs.TeamEnv]]] = {
     ),
     "pursuit": (
         ("pygame", "scipy"),
-        lambda: team(parallel("pettingzoo.sisl.pursuit_v5", max_cycles=12, n_pursuers=3, x_size=8, y_size=8)),
+        lambda: team(parallel("pettingzoo.sisl.pursuit_v5", max_cycles=12, n_pursuers=3)),
     ),
     "multiwalker": (("Box2D", "pygame"), lambda: team(parallel("pettingzoo.sisl.multiwalker_v9", max_cycles=15))),
     "lbforaging": (
@@ -94,7 +94,12 @@ GAMES: dict[str, tuple[tuple[str, ...], Callable[[], wb.envs.TeamEnv]]] = {
 }
 
 
-@pytest.mark.parametrize("game", GAMES)
+SLOW = ("knights_archers_zombies", "pursuit")
+
+
+@pytest.mark.parametrize(
+    "game", [pytest.param(name, marks=[pytest.mark.stress] if name in SLOW else []) for name in GAMES]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_game_is_checked_and_trained_on(game: str) -> None:
     packages, make = GAMES[game]

@@ -152,9 +152,10 @@ class ParallelInterface:
             if unknown := [id for id in values if id not in self._names and id != ALL]:
                 raise self._unknown(f"{what} after {method} has {unknown[0]!r}")
             return {self._names[id]: value for id, value in values.items() if id != ALL}
-        rows = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
-        if rows and len(values) == len(self.ids):  # type: ignore[arg-type]  # of whatever shapes
-            return dict(zip(self.ids, values, strict=True))
+        listed = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
+        rows: Any = values if listed else ()  # of whatever shapes
+        if len(rows) == len(self.ids):
+            return dict(zip(self.ids, rows, strict=True))
         raise IncompatibleEnvironmentError(
             f"{what} after {method} are {short(values)}; expected a dict with one for each of {list(self.ids)}."
         )
