@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -178,6 +180,48 @@ def test_looking_changes_nothing():
     assert len(heard) == 2 * CURSORS
 
 
+@contextlib.contextmanager
+def default_device(name):
+    torch.set_default_device(name)
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    ("around", "settings"),
+    [
+        (torch.inference_mode, {"recurrent": True}),
+        (lambda: torch.autocast("cpu", torch.bfloat16), {"recurrent": True}),
+        (lambda: default_device("meta"), {}),  # on which nothing can be computed
+    ],
+)
+def test_what_torch_is_set_to_around_a_run_changes_nothing(around, settings, tmp_path):
+    def run():
+        trainer = trainer_at(3, **settings)
+        trainer.evaluate(2)
+        return wb.load(trainer.save(tmp_path / "run"), env=PointTeam()).fork()
+
+    expected = finish(run())
+    with around():
+        trainer = run()
+        fingerprint = finish(trainer)
+    assert (fingerprint, finish(trainer)) == (expected, finish(wb.load(tmp_path / "run", env=PointTeam()), 3))
+
+
+def test_a_rollout_that_cannot_be_learned_from_or_held_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"n_steps is 1 and so is n_envs; expected rollouts of more than one sample"):
+        wb.happo(PointTeam(n_envs=1), n_steps=1)
+    trainer = wb.happo(PointTeam(n_envs=1), n_steps=2)
+    with pytest.raises(ValueError, match="more than one sample"):
+        trainer.n_steps = 1
+    assert trainer.n_steps == 2
+    # 3 agents that see 4 numbers and take 2 actions, drawn from 2 more, and a state of 3: 27 numbers of 4 bytes
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=10**8 - 1))
+    with pytest.raises(ValueError, match=r"of 1000000 steps in 1 environments takes 0\.1 GB at least, and 0\.1"):
+        trainer.n_steps = 1_000_000
+    trainer.n_steps = (10**8 - 1) // 108
+
+
 def test_evaluation_repeats_itself_and_counts_whole_episodes():
     trainer = trainer_at(0)
     first = trainer.evaluate(7)
@@ -225,6 +269,42 @@ def test_two_trainers_share_one_environment_in_peace():
     for _ in range(2 * CURSORS):
         one.step(), two.step()
     assert one.fingerprint() == finish(wb.happo(PointTeam(), seed=0, **SMALL))
+
+
+class UniqueTeam(ForgetfulTeam):
+    """Neither to be restored nor made anew."""
+
+    remake = wb.envs.TeamEnv.remake
+
+
+def test_what_cannot_be_restored_is_stepped_in_a_copy_of_the_runs_own():
+    env = ForgetfulTeam()
+    one, two = wb.happo(env, seed=0, **SMALL), wb.ippo(env, seed=1, **SMALL)
+    assert one.env is two.env is env
+    for _ in range(2 * CURSORS):
+        one.step(), two.step(), env.reset(seed=3)
+    assert one.fingerprint() == finish(wb.happo(ForgetfulTeam(), seed=0, **SMALL))
+
+
+def test_what_can_be_neither_restored_nor_made_anew_is_told_once():
+    with pytest.warns(UserWarning, match="UniqueTeam can be neither restored nor made anew") as told:
+        finish(wb.happo(UniqueTeam(), seed=0, **SMALL))
+    assert [each.filename for each in told] == [__file__]
+
+
+def test_episodes_whose_middle_is_lost_begin_anew():
+    settings = {"normalize_observations": False}
+    with pytest.warns(UserWarning, match="neither restored"):
+        trainer = trainer_at(0, env=UniqueTeam(poison_at=8 + 4, poison="raise"), **settings)
+    with pytest.raises(RuntimeError, match="the simulator crashed"):
+        trainer.step()
+    trainer.env.poison_at = None
+    with pytest.warns(UserWarning, match="the last rollout failed in the midst of episodes of UniqueTeam") as told:
+        trainer.step()
+    assert [each.filename for each in told] == [__file__]
+    first = PointTeam().reset(seed=trainer._setup.streams.integer("environment", 1)).observations["agent_2"]
+    assert np.array_equal(trainer._state.rollout.observations["agent_2"][0], first)
+    assert trainer._state.running.lengths.max() <= 8
 
 
 @pytest.mark.parametrize("scenario", ["tiny", "mujoco"])
@@ -541,21 +621,6 @@ def test_what_passes_for_a_number_and_is_none_for_the_learner_is_refused_at_coll
         trainer.step()
     assert (trainer.phase, trainer.fingerprint()) == ("collect", before)
     assert finish(trainer) == finish(trainer_at(0, env=PointTeam(limit=3)))
-
-
-def test_an_environment_that_cannot_go_back_begins_its_episodes_anew_after_a_failure():
-    trainer = wb.happo(ForgetfulTeam(poison_at=8 + 4), seed=0, n_steps=8, hidden_sizes=(16,))
-    trainer.iterate()
-    with pytest.raises(NonFiniteError), pytest.warns(UserWarning, match="ForgetfulTeam cannot go back .* begin anew"):
-        trainer.step()
-    assert (trainer.phase, trainer.iteration) == ("collect", 1)
-    assert not trainer._state.running.lengths.any()
-    trainer.step()
-    rollout, first = trainer._state.rollout, {}
-    for (t, env), length in zip(rollout.final_at.tolist(), rollout.episode_lengths, strict=True):
-        first.setdefault(env, (t + 1, length))
-    assert first
-    assert all(steps == length for steps, length in first.values())
 
 
 def test_what_reset_shows_is_blamed_on_reset():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.jupyter.replay.viewer import Replay
     from workbench.running.experiments import try_orders
     from workbench.running.export import export_policies, export_tables, export_tensorboard, load_policies
+    from workbench.running.harl_config import from_harl
     from workbench.running.methods import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.running.presets import reference_environment, reference_settings
     from workbench.running.rewind import Snapshots
@@ -38,6 +39,7 @@ __all__ = [
     "export_policies",
     "export_tables",
     "export_tensorboard",
+    "from_harl",
     "haa2c",
     "happo",
     "hatrpo",
@@ -67,6 +69,7 @@ _LAZY = {
     "Replay": "workbench.jupyter.replay.viewer",
     "replay": "workbench.jupyter.replay.create",
     "Snapshots": "workbench.running.rewind",
+    "from_harl": "workbench.running.harl_config",
     "reference_environment": "workbench.running.presets",
     "reference_settings": "workbench.running.presets",
     "try_orders": "workbench.running.experiments",

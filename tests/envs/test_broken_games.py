@@ -166,7 +166,7 @@ def broken(seed: int) -> Callable[[], Any]:
 
 
 def trial(seed: int) -> str:
-    """What comes of a broken game: that it trains, an error's class, or the message of an error that names nobody."""
+    """What comes of a broken game: that it trains, an error's class, or the text of an error that is no such."""
     make = broken(seed)
     try:
         env = wb.envs.pettingzoo(make, n_envs=2, max_episode_steps=10)
@@ -174,6 +174,8 @@ def trial(seed: int) -> str:
         wb.happo(env, n_steps=6, hidden_sizes=(4,)).run(iterations=1, progress=False)
     except WorkbenchError as error:
         return type(error).__name__ if any(name in str(error) for name in NAMES) else f"seed {seed}: {error}"
+    except Exception as error:
+        return f"seed {seed}, a raw error: {error!r}"
     return "trains"
 
 

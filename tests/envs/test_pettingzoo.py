@@ -216,6 +216,29 @@ def test_what_cannot_be_copied_says_so() -> None:
         wb.envs.pettingzoo(Walk, n_envs=1).snapshot()
 
 
+class Worn(Opaque):
+    """The walk, which drifts the more the longer it has been in use, whatever the seed."""
+
+    used = 0
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        self.used += 1
+        self.x = self.x + 0.01 * self.used
+        return super().step(actions)
+
+
+def test_a_seeded_reset_leaves_nothing_of_earlier_episodes() -> None:
+    """As PettingZoo's knights_archers_zombies does, whose zombies come by a clock that goes on."""
+    env = wb.envs.pettingzoo(Worn, n_envs=2)
+    wb.envs.check(env, steps=10)
+    made: list[Worn] = []
+    same_again = wb.envs.pettingzoo(lambda: made[0] if made else made.append(Worn()) or made[0], n_envs=1)
+    for _ in range(2):
+        same_again.reset(seed=0)
+        same_again.step({agent: np.zeros((1, 1)) for agent in same_again.agents})
+    assert made[0].used == 2
+
+
 def test_a_copy_that_failed_waits_for_a_reset() -> None:
     env = wb.envs.pettingzoo(lambda: Scripted(fail_at=(2, raise_error)), n_envs=2)
     action = {agent: np.zeros(2, int) for agent in env.agents}

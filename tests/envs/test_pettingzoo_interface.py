@@ -95,6 +95,7 @@ def test_one_that_is_seeded_by_a_method_is_seeded() -> None:
         changed("reset", lambda given: (given[0], dict.fromkeys(given[0]))),
         changed("reset", lambda given: (list(given[0].values()), list(given[1].values()))),
         changed("reset", lambda given: (np.stack(list(given[0].values())), {})),
+        changed("reset", lambda given: (given[0], [{}, {"more": [[1], [2, 3]]}])),
         changed("step", list),
         step_part(0, lambda seen: list(seen.values())),
         step_part(1, lambda rewards: rewards["a"]),

@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -88,6 +89,10 @@ def test_a_run_is_named_by_all_its_values_however_they_were_given(plan):
     ]
     assert {made.runs[0].name for made in same} == {default.name}
     assert plan(fixed={"rate": 0.1 + 1e-12}).runs[0].name != default.name
+
+
+def test_paths_reach_the_notebook_as_text():
+    assert values.plain({"data": [PurePosixPath("runs/ant")]}) == {"data": ["runs/ant"]}
 
 
 def test_numpy_and_tuples_reach_the_notebook_as_pythons_own(plan):
@@ -266,6 +271,8 @@ def test_the_range_in_a_comment_holds():
     ):
         assert [values.expected_by(comment, value) for value in good] == [None] * len(good), comment
         assert all(values.expected_by(comment, value) for value in bad), comment
+    assert values.choices("one of 'fixed' (the paper's), random: who is next") == ["fixed", "random"]
+    assert values.choices("one of them is slow") == values.choices("one of the method's, or of another") == []
     assert values.expected_by("in which order", -1) is None
     assert values.expected_by("the learning rate, > 0", -1) is None
 

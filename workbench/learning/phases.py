@@ -31,16 +31,15 @@ from workbench.networks.mlp import Mlp, ParameterVector
 def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
     """``n_steps`` joint steps in every environment, by the current policies."""
     started = time.perf_counter()
-    # Always from the state's own snapshot: forks share one environment, and whoever stepped it last does not matter.
-    if state.env is not None:
-        setup.env.restore(state.env)
+    episodes = setup.rollout_env
+    start = episodes.stand(state.running, state.env, setup.streams.integer("environment", state.iteration))
     # Small products gain nothing from a second thread, and the physics wants the cores.
     with torch_threads(1):
         rollout, running = collect(
-            setup.env,
+            episodes.env,
             setup.team,
             actor_of(setup, state),
-            state.running,
+            start,
             state.settings.n_steps,
             setup.streams,
             state.iteration,
@@ -71,8 +70,8 @@ def collect_phase(setup: Setup, state: State) -> tuple[State, Event]:
         state,
         phase="estimate",
         env_steps=env_steps,
-        running=running,
-        env=setup.env.snapshot() if state.env is not None else None,
+        running=episodes.left(running),
+        env=episodes.env.snapshot() if state.env is not None else None,
         rollout=rollout,
         estimate=None,
         preceding_ratio=None,

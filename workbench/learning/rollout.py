@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
-from workbench.envs.base import Agent, Array, Final, SomeAgents, TeamEnv, TimeStep
+from workbench.envs.base import Agent, Array, Final, Snapshot, SomeAgents, TeamEnv, TimeStep
 from workbench.errors import NonFiniteError
 from workbench.learning.policy_inputs import FeatureStatistics, Moments, Transform, shown_to_network
+from workbench.learning.settings import Settings
 from workbench.learning.team import Actor, Team, stack_masks
 from workbench.randomness import Streams
 
@@ -100,6 +103,71 @@ class CollectorState:
         """At the beginning of an episode in every environment."""
         n_envs = len(current.reward)
         return CollectorState(current.shown(), np.zeros(n_envs), np.zeros(n_envs, np.int64))
+
+
+class RolloutEnv:
+    """What rollouts step, put before each to where its run stands.
+
+    env  the run's environment; of one that cannot be restored a copy of the run's own, so that what others do to
+         theirs never enters a rollout
+    """
+
+    def __init__(self, env: TeamEnv) -> None:
+        self.env = env
+        self._shown: TimeStep | None = None  # what it showed last to a run
+        if not env.can_snapshot:
+            try:
+                self.env = env.remake(env.n_envs)
+            except NotImplementedError:
+                warnings.warn(
+                    f"{type(env).__name__} can be neither restored nor made anew, so that what others do to it enters "
+                    "the rollouts. Give it snapshot() and restore(), or remake(), and do not step it meanwhile.",
+                    stacklevel=5,
+                )
+
+    def begin(self, seed: int) -> CollectorState:
+        """New episodes in every environment."""
+        return self.left(CollectorState.first(self.env.reset(seed=seed)))
+
+    def left(self, running: CollectorState) -> CollectorState:
+        """A rollout has ended here."""
+        self._shown = running.current
+        return running
+
+    def stand(self, running: CollectorState, snapshot: Snapshot | None, seed: int) -> CollectorState:
+        """Where a rollout starts: at ``running``, or in new episodes where the environment is there no more."""
+        if snapshot is not None:
+            # Always from the run's own snapshot: forks share one environment, whoever stepped it last.
+            self.env.restore(snapshot)
+        elif self._shown is not running.current:
+            warnings.warn(
+                f"the last rollout failed in the midst of episodes of {type(self.env).__name__}, which cannot be "
+                "restored: its episodes begin anew. Give it snapshot() and restore() to change that.",
+                stacklevel=4,
+            )
+            return self.begin(seed)
+        self._shown = None
+        return running
+
+
+def refuse_unfit_rollout(env: TeamEnv, team: Team, settings: Settings) -> None:
+    """Refuse rollouts of one sample, of which there is no deviation, and those that memory cannot hold."""
+    samples = settings.n_steps * env.n_envs
+    if samples == 1:
+        raise ValueError(
+            "n_steps is 1 and so is n_envs; expected rollouts of more than one sample: the advantages of one have no "
+            "deviation, and nothing would be learned. Take more steps or environments."
+        )
+    policies = [team.policy(agent) for agent in team.agents]
+    numbers = sum(policy.network.n_inputs + 2 * policy.head.action_size for policy in policies)  # actions, and noise
+    needed = samples * (numbers + env.state_space.shape[0]) * settings.torch_dtype.itemsize
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"a rollout of {settings.n_steps} steps in {env.n_envs} environments takes {needed / 1e9:.1f} GB at least, "
+            f"and {free / 1e9:.1f} GB of memory are available; take fewer steps or environments, or smaller "
+            "observations."
+        )
 
 
 class _RolloutBuffer:

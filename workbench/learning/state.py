@@ -28,7 +28,7 @@ from workbench.envs.base import Array, Snapshot, SomeAgents, TeamEnv
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.history import Log
 from workbench.learning.policy_inputs import FeatureStatistics, Transform, shown_to_network
-from workbench.learning.rollout import CollectorState, NormalizedUnit, PerStep, Rollout, SomeCritics
+from workbench.learning.rollout import CollectorState, NormalizedUnit, PerStep, Rollout, RolloutEnv, SomeCritics
 from workbench.learning.settings import Settings
 from workbench.learning.team import Actor, Team
 from workbench.learning.updates import UpdateRule
@@ -66,6 +66,7 @@ class Setup:
     method: Method
     method_name: str
     env: TeamEnv
+    rollout_env: RolloutEnv
     team: Team
     critics: Mapping[str, Network]
     streams: Streams

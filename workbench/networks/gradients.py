@@ -63,6 +63,20 @@ def torch_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Run as if nobody had set a default device, inference mode or autocast around this: no run hangs on them."""
+    with contextlib.ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
 @functools.cache
 def _blas() -> ThreadpoolController:
     importlib.import_module("scipy.linalg.cython_blas")  # what compiled code calls; only what is loaded is found

@@ -17,7 +17,7 @@ from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, unknown_name
 from workbench.learning.critic import ValueNormalizer
 from workbench.learning.policy_inputs import FeatureStatistics
-from workbench.learning.rollout import CollectorState
+from workbench.learning.rollout import CollectorState, RolloutEnv, refuse_unfit_rollout
 from workbench.learning.settings import (
     ClippedSettings,
     Haa2cSettings,
@@ -29,6 +29,7 @@ from workbench.learning.settings import (
 from workbench.learning.state import CENTRAL, Method, Setup, State
 from workbench.learning.team import Team
 from workbench.learning.updates import clipped_update, plain_update, trust_region_update
+from workbench.networks.gradients import plain_torch
 from workbench.networks.gru import Gru
 from workbench.networks.mlp import Mlp, ParameterVector
 from workbench.randomness import Streams
@@ -151,9 +152,10 @@ def make_trainer(name: str, env: TeamEnv, seed: int, settings: dict[str, object]
         )
     method = find_method(name)
     chosen = method.settings.make(method.name, settings)
-    setup = make_setup(name, env, seed, chosen)
-    current = env.reset(seed=setup.streams.integer("environment"))
-    return Trainer(setup, first_state(setup, chosen, CollectorState.first(current)))
+    with plain_torch():
+        setup = make_setup(name, env, seed, chosen)
+        running = setup.rollout_env.begin(setup.streams.integer("environment"))
+        return Trainer(setup, first_state(setup, chosen, running))
 
 
 def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
@@ -170,6 +172,7 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
         agent_id=settings.agent_id,
         recurrent=settings.recurrent,
     )
+    refuse_unfit_rollout(env, team, settings)
     if method.critic == CENTRAL:
         sizes = {CENTRAL: env.state_space.shape[0]}
     else:
@@ -177,7 +180,15 @@ def make_setup(name: str, env: TeamEnv, seed: int, settings: Settings) -> Setup:
     network = Gru if settings.recurrent else Mlp
     kind = {"activation": settings.activation, "layer_norm": settings.layer_norm}
     critics = {name: network(size, 1, settings.hidden_sizes, output_gain=1.0, **kind) for name, size in sizes.items()}
-    return Setup(method=method, method_name=name, env=env, team=team, critics=critics, streams=Streams(seed))
+    return Setup(
+        method=method,
+        method_name=name,
+        env=env,
+        rollout_env=RolloutEnv(env),
+        team=team,
+        critics=critics,
+        streams=Streams(seed),
+    )
 
 
 def first_state(setup: Setup, settings: Settings, running: CollectorState) -> State:
@@ -234,7 +245,9 @@ def load(
     with resume.refusing(path):
         method = find_method(held["method"])
         settings = method.settings.make(method.name, resume.settings_of(path, held, order, device))
-        setup = make_setup(held["method"], env, held["seed"], settings)
-    state = resume.state_of(path, arrays, held, setup, settings)
+    with plain_torch():
+        with resume.refusing(path):
+            setup = make_setup(held["method"], env, held["seed"], settings)
+        state = resume.state_of(path, arrays, held, setup, settings)
     with resume.refusing(path):
         return Trainer(setup, state, record=resume.record_of(held))

@@ -17,7 +17,6 @@ from typing import Any
 from workbench.envs.base import TeamEnv
 from workbench.errors import CheckpointError, WorkbenchError, path_of
 from workbench.learning.events import Intervention
-from workbench.learning.rollout import CollectorState
 from workbench.learning.settings import device_name
 from workbench.learning.state import Setup, State
 from workbench.running import checkpoint
@@ -186,8 +185,8 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
         "not bit for bit. Give the environment snapshot() and restore() to change that.",
         stacklevel=3,
     )
-    current = env.reset(seed=setup.streams.integer("environment", state.iteration))
-    return dataclasses.replace(state, running=CollectorState.first(current))
+    running = setup.rollout_env.begin(setup.streams.integer("environment", state.iteration))
+    return dataclasses.replace(state, running=running)
 
 
 class CheckpointDirectory:

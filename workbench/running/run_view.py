@@ -63,7 +63,10 @@ class Run:
 
     @property
     def env(self) -> TeamEnv:
-        """The environment; the run goes on from its own snapshot, wherever the environment was stepped to meanwhile."""
+        """The environment as it was given; what is done to it changes nothing of the run.
+
+        The run goes on from its own snapshot of it, or, where it cannot be restored, in a copy of its own.
+        """
         return self._setup.env
 
     @property

@@ -25,9 +25,10 @@ from workbench.learning.events import Event, Events, Intervention
 from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
-from workbench.learning.rollout import CollectorState
+from workbench.learning.rollout import refuse_unfit_rollout
 from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
+from workbench.networks.gradients import plain_torch
 from workbench.running import checkpoint, resume
 from workbench.running.interrupt import PhaseBoundaryInterrupt
 from workbench.running.live_log import Logger, check_logger, logging_to
@@ -81,29 +82,13 @@ class Trainer(Run):
         A phase that fails (an environment that raises or shows NaN, a loss that is not finite) raises, and leaves the
         trainer where it was before it.
         """
-        with self._lock:
+        with self._lock, plain_torch():
             before = self._state
-            try:
-                after, event = PHASES[before.phase](self._setup, before)
-            except BaseException:
-                if before.phase == "collect" and before.env is None:
-                    self._begin_episodes_anew()
-                raise
+            after, event = PHASES[before.phase](self._setup, before)
             self._past.append(before)
             self.__dict__["_state"] = after
         self._tell(event)
         return event
-
-    def _begin_episodes_anew(self) -> None:
-        """After a collect that broke off in an environment that cannot go back to where it was before."""
-        setup, state = self._setup, self._state
-        current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
-        self.__dict__["_state"] = replace(state, running=CollectorState.first(current))
-        warnings.warn(
-            f"{type(setup.env).__name__} cannot go back to where it was before this collect, so its episodes begin "
-            "anew. Give the environment snapshot() and restore() to change that.",
-            stacklevel=3,
-        )
 
     def iterate(self) -> Events:
         """Do the rest of this iteration: from wherever the cursor stands to the end of ``update_critic``."""
@@ -268,7 +253,7 @@ class Trainer(Run):
         max_steps = None if max_steps is None else whole("max_steps", max_steps, 1)
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         sampled_episodes = whole("sampled_episodes", sampled_episodes, 0)
-        with self._lock:
+        with self._lock, plain_torch():
             state = self._state
             returns, lengths = self._played(episodes, deterministic, seed, max_steps)
             row = {
@@ -310,6 +295,8 @@ class Trainer(Run):
                 if name == "order":
                     self._check_order(value)
                 after = replace(before, settings=before.settings.changed(**{name: value}))
+                if name == "n_steps":
+                    refuse_unfit_rollout(self._setup.env, self._setup.team, after.settings)
                 outcome = f"in effect from the next {before.phase} on"
             self.__dict__["_state"] = after
             untouched = before.iteration == 0 and before.phase == "collect"
@@ -448,7 +435,7 @@ class Trainer(Run):
         an iteration that it is in the middle of is left out. The first environment keeps the random generator of
         ``place``, the others go on with their own.
         """
-        with self._lock:
+        with self._lock, plain_torch():
             moment = at_beginning(self._state if state is None else state)
             steps = place.length + len(actions)
             fork = self._branch(moment, {"start": steps})
@@ -530,7 +517,7 @@ class Trainer(Run):
         order = self.order if callable(self.order) else None
         with resume.refusing(path):
             settings = self.settings.changed(**resume.settings_of(path, held, order))
-        with self._lock:
+        with self._lock, plain_torch():
             self.__dict__["_state"] = resume.state_of(path, arrays, held, self._setup, settings)
             self.__dict__["_record"] = resume.record_of(held)
             self._past.clear()

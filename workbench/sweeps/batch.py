@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -260,7 +258,7 @@ class Batch:
             (self.directory / layout.RUNS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(error.errno, f"no sweep can be kept in {str(self.directory)!r}: {error.strerror}.") from None
-        with _locked(self.directory):
+        with layout.locked(self.directory):
             asked = read_json(self.directory / layout.SWEEP) or {"swept": [], "runs": {}}
             write_json(
                 self.directory / layout.SWEEP,
@@ -276,14 +274,6 @@ class Batch:
                 with claim:
                     (place / layout.FAILED).unlink(missing_ok=True)
                     append_lines(place / layout.ATTEMPTS, [{"retried": provenance.now()}])
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One writer of ``sweep.json`` at a time."""
-    with open(directory / ".lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _shown(batch: Batch) -> Callable[[Progress], None]:

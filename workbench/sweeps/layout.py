@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    raise ImportError(
+        "sweeps and records lock their runs by fcntl, which this system does not have. On Windows use them in the "
+        "Windows Subsystem for Linux; trainers and the panel need no locks."
+    ) from None
 
 SWEEP = "sweep.json"  # what was asked for
 RUNS = "runs"  # a directory for each, named by its parameters; in it:
@@ -27,6 +36,14 @@ FAILED = "failed.json"  # it failed by itself, or was stopped for good
 def run_directory(sweep: Path, name: str) -> Path:
     """Where a run lives."""
     return sweep / RUNS / name
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One writer of ``sweep.json`` at a time."""
+    with open(directory / ".lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class Claim:

@@ -197,7 +197,7 @@ def read_parameters(source: str, where: str = "the notebook") -> dict[str, Param
         else:
             continue
         comment = comments.get(node.end_lineno or node.lineno, "")
-        if typed := re.match(r"type:\s*(\S+)\s*", comment):
+        if typed := re.match(r"type:\s*(?!ignore\b)(\S+)\s*", comment):
             declared, comment = declared or typed[1], comment[typed.end() :]
         try:
             default = values.plain(ast.literal_eval(value))

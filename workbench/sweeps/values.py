@@ -9,6 +9,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,18 @@ class ParameterError(ValueError):
 
 
 def plain(value: object) -> object:
-    """``value`` as None, bool, int, float, str, or lists, tuples and dictionaries of those; NumPy's become Python's.
+    """``value`` as None, bool, int, float, str, or lists, tuples and dictionaries of those.
 
-    Only such values reach a notebook, written as literals: nothing in them is ever executed.
+    NumPy's become Python's, and paths text. Only such values reach a notebook, written as literals: nothing in them is
+    ever executed.
 
     >>> plain({"sizes": np.array([64, 64]), "lr": np.float32(0.5), "order": (np.int64(1), 0)})
     {'sizes': [64, 64], 'lr': 0.5, 'order': (1, 0)}
     """
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
+    if isinstance(value, PurePath):
+        return str(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float) and math.isnan(value):
@@ -166,14 +170,15 @@ def expected_by(comment: str, value: object) -> str | None:
 
 
 def choices(comment: str) -> list[str]:
-    """The names that a parameter's comment allows, where it begins with ``one of a, b or c``; else none.
+    """The names that a parameter's comment allows, where it begins with ``one of a, b or c``; else none, as of prose.
 
     >>> choices("one of happo, hatrpo or mappo: the method")
     ['happo', 'hatrpo', 'mappo']
     """
     found = CHOICE.match(comment.strip())
-    names = re.split(r",|\bor\b", found["names"]) if found else []
-    return [name.strip().strip("'\"") for name in names if name.strip()]
+    names = re.split(r",|\bor\b", re.sub(r"\([^)]*\)?", "", found["names"])) if found else []
+    stripped = [name.strip().strip("'\"") for name in names if name.strip()]
+    return stripped if len(stripped) > 1 and not any(" " in name for name in stripped) else []
 
 
 def _number(text: str) -> float | None:

@@ -47,27 +47,30 @@ class Group:
 
     def __init__(self, make_env: MakeEnv, indices: Sequence[int], options: Options) -> None:
         self.indices = tuple(indices)
+        self._make_env, self._options = make_env, options
         self.copies: list[Copy] = []
         self._made: list[Any] = []
         try:
             for index in self.indices:
                 with self._naming(index):
-                    self.copies.append(self._copy(make_env, options, index))
+                    self.copies.append(self._copy(self._new(), index))
         except BaseException:
             self.close()
             raise
         self.layout: Layout = self.copies[0].layout
         self.expect_masks(self.layout.masked.union(*(copy.masked for copy in self.copies)))
 
-    def _copy(self, make_env: MakeEnv, options: Options, index: int) -> Copy:
+    def _new(self) -> Any:
         with asking("maker, the function given,"):
-            env = make_env()
+            return self._make_env()
+
+    def _copy(self, env: Any, index: int) -> Copy:
         if any(env is other for other in self._made):
             raise IncompatibleEnvironmentError(
                 "make_parallel_env returned the same environment twice; it must make a new one at every call."
             )
         self._made.append(env)
-        copy = Copy(env, options, first_seed=index)
+        copy = Copy(env, self._options, first_seed=index)
         if self.copies and copy.layout != self.copies[0].layout:
             raise IncompatibleEnvironmentError(
                 f"its agents or spaces are not those of environment {self.indices[0]}; make all copies alike."
@@ -91,12 +94,22 @@ class Group:
             copy.masked = agents
 
     def reset(self, seeds: Sequence[int | None]) -> Rows:
-        for index, copy, seed in zip(self.indices, self.copies, seeds, strict=True):
+        for row, (index, seed) in enumerate(zip(self.indices, seeds, strict=True)):
             with self._naming(index):
-                copy.last_picture = None
-                copy.reset(seed)
+                if seed is not None and self.copies[row].used:
+                    self._renew(row)
+                self.copies[row].last_picture = None
+                self.copies[row].reset(seed)
         nothing = StepOutcome(np.zeros(len(self.layout.agents)), 0.0, False, False)
         return self._rows([nothing] * len(self.copies), [])
+
+    def _renew(self, row: int) -> None:
+        """Make a copy anew: some environments carry something over from one episode to the next, whatever the seed."""
+        env, old = self._new(), self._made[row]
+        if env is not old:
+            _close(old)
+            self._made[row] = env
+            self.copies[row] = self.copies[row].like(env, self.indices[row])
 
     def step(self, actions: Mapping[str, Array]) -> Rows:
         """One step of every copy; those that end are reset, their last sights handed back."""
@@ -157,9 +170,12 @@ class Group:
 
     def close(self) -> None:
         while self._made:
-            env = self._made.pop()
-            if hasattr(env, "close"):
-                env.close()
+            _close(self._made.pop())
+
+
+def _close(env: object) -> None:
+    if hasattr(env, "close"):
+        env.close()
 
 
 def _stacked(vectors: Sequence[Vector], shape: tuple[int, ...]) -> Vector:

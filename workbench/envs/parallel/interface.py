@@ -152,8 +152,10 @@ class ParallelInterface:
             if unknown := [id for id in values if id not in self._names and id != ALL]:
                 raise self._unknown(f"{what} after {method} has {unknown[0]!r}")
             return {self._names[id]: value for id, value in values.items() if id != ALL}
-        if isinstance(values, list | tuple | np.ndarray) and np.shape(values)[:1] == (len(self.ids),):
-            return dict(zip(self.ids, values, strict=True))
+        listed = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
+        rows: Any = values if listed else ()  # of whatever shapes
+        if len(rows) == len(self.ids):
+            return dict(zip(self.ids, rows, strict=True))
         raise IncompatibleEnvironmentError(
             f"{what} after {method} are {short(values)}; expected a dict with one for each of {list(self.ids)}."
         )
@@ -196,7 +198,7 @@ class ParallelInterface:
 
     def _rewards(self, rewards: object, acted: Iterable[str]) -> dict[str, float]:
         if _is_number(rewards):
-            return self._finite(dict.fromkeys(acted, _number(rewards, "the reward")))
+            return self._finite(dict.fromkeys(acted, _number(rewards, "the reward after step()")))
         paid = self._by_agent(rewards, "rewards", "step()")
         if unpaid := [name for name in acted if name not in paid]:
             raise IncompatibleEnvironmentError(

@@ -100,6 +100,7 @@ class Copy:
         self._left: set[str] = set()  # who is done, but still among env.agents
         self._elapsed = 0
         self._watched = False
+        self.used = False  # whether it has been stepped or restored
         self.last_picture: npt.NDArray[np.uint8] | None = None  # of an episode that ended with the last step
         # Masks in the infos and a state of its own show only in an episode. It is seeded, since some environments carry
         # something over from one episode to the next, and a run must not hang on what that first one drew.
@@ -135,6 +136,14 @@ class Copy:
             one_hot_state=np.concatenate(list(one_hot.values())) if self._state_space is None else None,
         )
 
+    def like(self, env: object, first_seed: int) -> Copy:
+        """A copy of another environment of the same maker's."""
+        other = Copy(env, self.options, first_seed)
+        if other.layout != self.layout:
+            raise IncompatibleEnvironmentError("its agents or spaces are not those it had before; make all alike.")
+        other.masked, other._watched = self.masked, self._watched
+        return other
+
     @property
     def given(self) -> Any:
         """The environment as its maker made it."""
@@ -155,7 +164,7 @@ class Copy:
     def step(self, rows: Mapping[str, Array]) -> StepOutcome:
         """One joint step by those who are still there; ``look`` is what follows, or the last one when it is over."""
         acting = self._alive
-        self.last_picture = None
+        self.last_picture, self.used = None, True
         reply = self._interface.step({name: self._actions[name].back(rows[name]) for name in acting})
         self._elapsed += 1
         truncated = reply.truncated - reply.terminated
@@ -320,6 +329,7 @@ class Copy:
         put = self.options.restore or (lambda env, state: env.set_state(state))
         with asking("restore"):
             put(self.given, from_arrays(arrays))
+        self.used = True
         self._alive = [name for name, there in zip(self._observations, arrays["alive"], strict=True) if there]
         self._left = {name for name, gone in zip(self._observations, arrays["left"], strict=True) if gone}
         self._elapsed = int(arrays["elapsed"][0]) if "elapsed" in arrays else 0
