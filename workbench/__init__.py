@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.jupyter.panel.session import Session
     from workbench.jupyter.replay.create import replay
     from workbench.jupyter.replay.viewer import Replay
-    from workbench.running.experiments import try_orders
+    from workbench.running.experiments import improvement, try_orders, what_if
     from workbench.running.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.running.methods import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
     from workbench.running.presets import reference_environment, reference_settings
@@ -40,6 +40,7 @@ __all__ = [
     "haa2c",
     "happo",
     "hatrpo",
+    "improvement",
     "ippo",
     "load",
     "load_policies",
@@ -54,6 +55,7 @@ __all__ = [
     "theory",
     "try_orders",
     "views",
+    "what_if",
 ]
 
 # Loaded when first asked for: training on a cluster owes widgets and plotting nothing, and theory, the command line and
@@ -67,7 +69,7 @@ _LAZY = {
     "Snapshots": "workbench.running.rewind",
     "reference_environment": "workbench.running.presets",
     "reference_settings": "workbench.running.presets",
-    "try_orders": "workbench.running.experiments",
+    **dict.fromkeys(("improvement", "try_orders", "what_if"), "workbench.running.experiments"),
     "Search": "workbench.sweeps.search",
     "Study": "workbench.sweeps.study",
     "Sweep": "workbench.sweeps.sweep",

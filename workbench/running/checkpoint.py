@@ -40,7 +40,7 @@ Values = dict[str, Any]
 
 FORMAT = 2
 LONG = 1_000_000  # characters of plain values that a file's header should not hold; those beyond are an array
-LOGS = ("history", "agent_history", "evaluations")
+LOGS = ("history", "agent_history", "evaluations", "improvements", "changes")
 RECORDS = (*LOGS, "partial_metrics")  # of the past: saved, but no part of the fingerprint
 DOCUMENT, ARRAY = "document", "array"
 
@@ -208,7 +208,7 @@ def plain_settings(settings: Settings) -> Values:
 
 
 def _log(name: str, arrays: Arrays, past: Values) -> Log[Any]:
-    length = past["lengths"][name]
+    length = past["lengths"].get(name, 0)  # a file of an earlier version may lack one
     columns: dict[str, list[Any]] = {}
     for path, array in arrays.items():
         if path.startswith(f"{name}/"):

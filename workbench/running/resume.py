@@ -19,6 +19,7 @@ from workbench.learning.settings import device_name
 from workbench.learning.state import Setup, State
 from workbench.running import checkpoint
 from workbench.running.checkpoint import Arrays, Values
+from workbench.running.script import noted
 
 BEST = "best.safetensors"
 CURSOR = re.compile(r"checkpoint-(\d{8})-(\d{4})\.safetensors")
@@ -138,6 +139,8 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
             f"{str(path)!r} holds {n_envs} environments and parameters of sizes {found}; this environment is "
             f"{setup.env.n_envs} and needs {expected}. Pass an environment like the one that was trained on."
         )
+    for gap in _gaps(held, settings):
+        state = noted(state, "load", gap=gap)
     if state.env is not None and setup.env.can_snapshot:
         return state
     warnings.warn(
@@ -146,7 +149,18 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
         stacklevel=3,
     )
     current = setup.env.reset(seed=setup.streams.integer("environment", state.iteration))
+    state = noted(state, "load", gap="a checkpoint was loaded here whose environment could not be saved")
     return dataclasses.replace(state, running=CollectorState.first(current))
+
+
+def _gaps(held: Values, settings: Any) -> list[str]:
+    """What ``script()`` cannot say of a run that was loaded here."""
+    found, before = [], held["state"]["settings"]["device"]
+    if settings.device != before:
+        found.append(f"a checkpoint was loaded here that had run on {before}, and went on on {settings.device}")
+    if "changes" not in held["past"]["lengths"] and held["interventions"]:
+        found.append("a checkpoint was loaded here whose version did not keep what had been done by hand")
+    return found
 
 
 class CheckpointDirectory:
