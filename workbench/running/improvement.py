@@ -42,10 +42,12 @@ class Improvement:
     table    one row a stage: "before", each agent in update order, "end" (what networks' inputs are normalised by has
              moved on), and "iteration", from before to the end
     returns  (stages, episodes) discounted returns; column k of all rows is played with the same random numbers
+    agents   of the environment, in its order
     """
 
     table: pd.DataFrame
     returns: np.ndarray[Any, np.dtype[np.float64]]
+    agents: tuple[str, ...]
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html(index=False, float_format="{:.4g}".format))
@@ -84,7 +86,7 @@ def take_apart(
         columns["exact_J"] = [*objectives, objectives[-1]]
         columns["exact_gain"] = [math.nan, *np.diff(objectives), objectives[-1] - objectives[0]]
         columns["exact_promised"] = _told(gains)
-    return Improvement(pd.DataFrame(columns), returns)
+    return Improvement(pd.DataFrame(columns), returns, tuple(setup.env.agents))
 
 
 def _told(gains: Sequence[float]) -> list[float]:
