@@ -173,3 +173,15 @@ def test_what_if_refuses_what_cannot_be_tried():
         wb.what_if(trainer, gamma=0.5)
     with pytest.raises(ValueError, match="did you mean 'clip_epsilon'"):
         wb.what_if(trainer, clip_epsilo=[0.1, 0.2])
+
+
+def test_the_staircase_shows_every_stage():
+    trainer = trained()
+    record = wb.views.improvement(wb.improvement(trainer, 4))
+    (stairs, *_), axis = record.figure.data, record.figure.layout.xaxis
+    assert len(stairs.x) == len(trainer.units) + 2
+    assert [text.split("<br>")[0] for text in axis.ticktext] == ["before", "1", "2", "3", "end"]
+    assert {"promised, held-out", "exact gain", "exact promise"} <= {trace.name for trace in record.figure.data}
+    assert record.png.startswith(b"\x89PNG")
+    with pytest.raises(TypeError, match=r"expected what wb\.improvement"):
+        wb.views.improvement(trainer)

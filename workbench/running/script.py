@@ -94,7 +94,7 @@ def _environment(env: TeamEnv) -> list[str]:
     options = dict(env.description)
     kind = options.pop("kind")
     if kind == "tabular":
-        game = {name: literal(value) for name, value in options.pop("game").items()}
+        game = {name: literal(value) for name, value in options.pop("game").items() if value != ""}
         defaults = {"max_episode_steps": None, "end_at_absorbing": True}
         kept = {name: literal(value) for name, value in options.items() if (name, value) not in defaults.items()}
         return [_call("game = wb.theory.TabularGame", game), _call("env = wb.envs.tabular", kept, "game")]
