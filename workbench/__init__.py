@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.jupyter.panel.session import Session
     from workbench.jupyter.replay.create import replay
     from workbench.jupyter.replay.viewer import Replay
-    from workbench.running.experiments import try_orders
+    from workbench.running.experiments import improvement, try_orders, what_if
     from workbench.running.export import export_policies, export_tables, export_tensorboard, load_policies
     from workbench.running.harl_config import from_harl
     from workbench.running.methods import haa2c, happo, hatrpo, ippo, load, mappo, options, shared_ppo
@@ -43,6 +43,7 @@ __all__ = [
     "haa2c",
     "happo",
     "hatrpo",
+    "improvement",
     "ippo",
     "load",
     "load_policies",
@@ -58,6 +59,7 @@ __all__ = [
     "theory",
     "try_orders",
     "views",
+    "what_if",
 ]
 
 # Loaded when first asked for: training on a cluster owes widgets and plotting nothing, and theory, the command line and
@@ -72,7 +74,7 @@ _LAZY = {
     "from_harl": "workbench.running.harl_config",
     "reference_environment": "workbench.running.presets",
     "reference_settings": "workbench.running.presets",
-    "try_orders": "workbench.running.experiments",
+    **dict.fromkeys(("improvement", "try_orders", "what_if"), "workbench.running.experiments"),
     "Search": "workbench.sweeps.search",
     "run_seeds": "workbench.sweeps.seeds",
     "Study": "workbench.sweeps.study",

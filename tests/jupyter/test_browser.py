@@ -238,6 +238,10 @@ def test_the_whole_panel_is_used_by_keyboard_alone(panel: Panel) -> None:
     tab_to('[data-do="fork"]')
     press("Enter")
     expect(panel.message()).to_contain_text("fork 1 parts from main")
+    tab_to('[data-do="code"]')
+    press("Enter")
+    expect(panel.message()).to_contain_text("The run as Python")
+    assert page.locator(".wb-traceback pre").text_content() == panel.ask("session.trainer.script()")
 
     tab_to('.wb-setting input[type="range"]')
     press("ArrowLeft")

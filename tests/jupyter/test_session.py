@@ -288,11 +288,11 @@ def test_buttons_offer_what_can_be_done(open_session: Callable[..., Session]) ->
     gate = Gate(trainer)
     session = open_session(trainer)
     session._panel._flush_controls()
-    assert session._panel.buttons.can == ["fork", "step agent", "step iteration", "run"]
+    assert session._panel.buttons.can == ["fork", "code", "step agent", "step iteration", "run"]
     session.start()
     gate.await_phase()
     session._panel._flush_controls()
-    assert session._panel.buttons.can == ["fork", "rewind agent", "rewind iteration", "pause"]
+    assert session._panel.buttons.can == ["fork", "rewind agent", "rewind iteration", "code", "pause"]
     session._controller.worker.pursue(None)
     gate.release(100)
 

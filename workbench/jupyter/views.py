@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.errors import unknown_name
 from workbench.jupyter import look
-from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions
+from workbench.jupyter.figures import comparisons, curves, drawings, m_distributions, positions, staircase
 from workbench.jupyter.figures.curves import Smoothing
 from workbench.jupyter.figures.drawings import Drawing, names
 from workbench.jupyter.figures.m_distributions import Kind, Scale
-from workbench.jupyter.figures.plots import Plot
+from workbench.jupyter.figures.plots import Plot, arrange
 from workbench.jupyter.figures.record import Record, show
 from workbench.jupyter.figures.run_columns import One, Several, read, read_all
 from workbench.jupyter.look import Spec
+from workbench.running.improvement import Improvement
 from workbench.statistics import Comparison
 from workbench.statistics import compare as compare_groups
 from workbench.statistics.runs import Names, Runs
@@ -42,6 +43,7 @@ __all__ = [
     "effective_sample_size",
     "entropy",
     "explained_variance",
+    "improvement",
     "intervals",
     "kl",
     "learning_curves",
@@ -175,6 +177,18 @@ def diagnostics(trainers: Several) -> Record:
     Of several ``trainers`` the first one's agents are shown, and the critics of all.
     """
     return drawings.diagnostics(read_all(trainers))
+
+
+def improvement(measured: Improvement) -> Record:
+    """J after each agent's update, a staircase, and each update's gain beside what its surrogate had promised.
+
+    ``measured`` is what ``wb.improvement(trainer)`` returned; bars are 95 % intervals over episodes. Raises
+    ``TypeError`` for anything else.
+    """
+    if not isinstance(measured, Improvement):
+        raise TypeError(f"measured is {measured!r}; expected what wb.improvement(trainer) returns.")
+    plots = [staircase.stairs(measured), staircase.gains(measured)]
+    return Record(arrange(plots, 2), "J after each update of an iteration, and what each had promised")
 
 
 def live(view: str | Callable[..., Record], trainers: Several, **options: object) -> LiveView:

@@ -95,6 +95,13 @@ def next_m_factor(setup: Setup, state: State, agent: str) -> Tensor:
     )
 
 
+def joint_ratio(turn: AgentTurn[Any], own: Tensor) -> Tensor:
+    """Π r over the agents of a unit (n_steps, n_envs), from its ratios (batch,); 1 for those who had left."""
+    if turn.batch.weights is not None:
+        own = torch.where(turn.batch.weights > 0, own, torch.ones_like(own))
+    return own.view(-1, *turn.preceding_ratio.shape).prod(0)
+
+
 def scores(setup: Setup, state: State, units: Sequence[str]) -> dict[str, float]:
     """{unit: √(gᵀF⁻¹g)}, what each promises to gain for each √(2δ) of KL on its M-factors as they are now."""
     found = {}

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from workbench.learning.advantages import gae, standardization, td_errors
-from workbench.learning.agent_turn import agent_diagnostics, agent_turn, max_kl, next_m_factor, sequences_of
+from workbench.learning.agent_turn import (
+    agent_diagnostics,
+    agent_turn,
+    joint_ratio,
+    max_kl,
+    next_m_factor,
+    sequences_of,
+)
 from workbench.learning.critic import ValueNormalizer, explained_variance, fit_critic
 from workbench.learning.events import AgentUpdated, Collected, CriticUpdated, Estimated, Event
 from workbench.learning.orders import draw_order, readapted
@@ -151,9 +158,7 @@ def update_agent_phase(setup: Setup, state: State) -> tuple[State, Event]:
             own = ratio(turn.policy.head.log_prob(new, batch.actions), batch.old_log_probs)
             refuse_non_finite(float(own.sum()), f"the ratio of {unit}")
             diagnostics = {**agent_diagnostics(turn, own, new, variance_before), **diagnostics}
-            if batch.weights is not None:
-                own = torch.where(batch.weights > 0, own, torch.ones_like(own))
-            joint = own.view(len(group), *state.preceding_ratio.shape).prod(0)
+            joint = joint_ratio(turn, own)
     where = {"iteration": state.iteration, "env_steps": state.env_steps, "agent": unit, "position": state.position}
     position = state.position + 1
     moved = replace(

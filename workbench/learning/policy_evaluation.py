@@ -24,18 +24,19 @@ def evaluate(
     seed: int,
     generators: Mapping[str, torch.Generator] | None = None,
     max_steps: int | None = None,
+    discount: float = 1.0,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Undiscounted returns and lengths of ``episodes`` episodes in which every agent takes its most probable action.
+    """Returns Σ γᵗrₜ and lengths of ``episodes`` episodes in which every agent takes its most probable action.
 
     Every environment plays a fixed number of episodes, decided beforehand: taking the first to finish would favour
     short ones. ``env`` is stepped from a fresh reset with ``seed``; its copies are at most as many as the episodes.
-    With ``generators``, one for each agent, actions are drawn instead.
+    With ``generators``, one for each agent, actions are drawn instead. γ is ``discount``, 1 for none.
 
     With ``max_steps`` an episode counts as it stands after so many; every copy then plays one, and after a fresh reset
     another, until there are enough. Without, an episode of ``LONGEST_EPISODE`` steps raises ``EnvironmentFailedError``.
     """
     if max_steps is not None:
-        return _cut_off(env, actor, episodes, seed, generators, max_steps)
+        return _cut_off(env, actor, episodes, seed, generators, max_steps, discount)
     quota = np.full(env.n_envs, episodes // env.n_envs)
     quota[: episodes % env.n_envs] += 1
     returns: list[list[float]] = [[] for _ in range(env.n_envs)]
@@ -46,7 +47,7 @@ def evaluate(
     with torch_threads(1):
         while any(len(returns[i]) < quota[i] for i in range(env.n_envs)):
             step = _acted(env, actor, step, generators)
-            running += step.reward
+            running += discount**length * step.reward
             length += 1
             ended = np.flatnonzero(step.done)
             actor.forget(ended)
@@ -73,6 +74,7 @@ def _cut_off(
     seed: int,
     generators: Mapping[str, torch.Generator] | None,
     max_steps: int,
+    discount: float,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """``evaluate`` where an episode counts as it stands after ``max_steps``."""
     returns: list[float] = []
@@ -86,9 +88,9 @@ def _cut_off(
                 np.zeros(env.n_envs),
                 np.zeros(env.n_envs, np.int64),
             )
-            for _ in range(max_steps):
+            for t in range(max_steps):
                 step = _acted(env, actor, step, generators)
-                total[under_way] += step.reward[under_way]
+                total[under_way] += discount**t * step.reward[under_way]
                 length[under_way] += 1
                 actor.forget(np.flatnonzero(step.done))
                 under_way &= ~step.done

@@ -121,6 +121,8 @@ class State:
     history: Log[dict[str, Any]] = field(default_factory=Log)
     agent_history: Log[dict[str, Any]] = field(default_factory=Log)
     evaluations: Log[dict[str, Any]] = field(default_factory=Log)
+    improvements: Log[dict[str, Any]] = field(default_factory=Log)
+    changes: Log[dict[str, Any]] = field(default_factory=Log)  # by hand, and not undone: what ``script()`` writes
 
 
 def actor_of(setup: Setup, state: State) -> Actor:

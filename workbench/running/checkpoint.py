@@ -36,7 +36,7 @@ Values = dict[str, Any]
 
 FORMAT = 2
 LONG = 1_000_000  # characters of plain values that a file's header should not hold; those beyond are an array
-LOGS = ("history", "agent_history", "evaluations")
+LOGS = ("history", "agent_history", "evaluations", "improvements", "changes")
 RECORDS = (*LOGS, "partial_metrics")  # of the past: saved, but no part of the fingerprint
 DOCUMENT, ARRAY = "document", "array"
 

@@ -21,6 +21,7 @@ from workbench.learning.settings import device_name
 from workbench.learning.state import Setup, State
 from workbench.running import checkpoint
 from workbench.running.checkpoint import Arrays, Values
+from workbench.running.script import noted
 from workbench.running.unflatten import Parts, typed, unflatten
 
 BEST = "best.safetensors"
@@ -174,6 +175,8 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
         if (n_envs := len(arrays["running/returns"])) != env.n_envs:
             raise ValueError(f"it is of {n_envs} environments, this environment is {env.n_envs}; pass one like it")
         state = unflatten(arrays, held, setup, settings)
+        for gap in _gaps(held, settings):
+            state = noted(state, "load", gap=gap)
         if state.env is not None and env.can_snapshot:
             env.restore(state.env)
             kept, taken = ({name: (a.shape, a.dtype) for name, a in of.items()} for of in (state.env, env.snapshot()))
@@ -186,7 +189,15 @@ def state_of(path: object, arrays: Arrays, held: Values, setup: Setup, settings:
         stacklevel=3,
     )
     running = setup.rollout_env.begin(setup.streams.integer("environment", state.iteration))
+    state = noted(state, "load", gap="a checkpoint was loaded here whose environment could not be saved")
     return dataclasses.replace(state, running=running)
+
+
+def _gaps(held: Values, settings: Any) -> list[str]:
+    """What ``script()`` cannot say of a run that was loaded here."""
+    before = held["state"]["settings"]["device"]
+    moved = f"a checkpoint was loaded here that had run on {before}, and went on on {settings.device}"
+    return [moved] if settings.device != before else []
 
 
 class CheckpointDirectory:

@@ -23,6 +23,7 @@ from workbench.learning.updates import passes_of
 from workbench.networks.gru import Gru
 from workbench.running import checkpoint
 from workbench.running.resume import RunRecord
+from workbench.running.script import script
 
 HEADLINE = (
     "clip_epsilon",
@@ -228,6 +229,11 @@ class Run:
         return table(self._state.evaluations, EVALUATION_COLUMNS)
 
     @property
+    def improvements(self) -> pd.DataFrame:
+        """What ``run(measure_improvement_every=k)`` measured: the tables of ``wb.improvement``, one below the other."""
+        return table(self._state.improvements, ("iteration", "env_steps", "stage", "position"))
+
+    @property
     def interventions(self) -> tuple[Intervention, ...]:
         """Every change made by hand since the run began, in order; nothing is ever taken out of it."""
         return self._record.interventions
@@ -252,6 +258,15 @@ class Run:
         """SHA-256 of all values that determine the future: equal fingerprints, equal futures, on one machine."""
         arrays, values = checkpoint.flatten(self._state)
         return checkpoint.digest(arrays, {**values, "seed": self.seed, "method": self.method})
+
+    def script(self) -> str:
+        """The run as Python: run anew in a fresh process, it ends in the same fingerprint, on one machine.
+
+        The environment, the recipe with the settings that differ from its defaults, and, where they were done, all
+        changes by hand and forks; what a rewind undid is left out. What cannot be written, such as an order that is a
+        function or an environment without a description, stands as a comment with the reason and a line that raises.
+        """
+        return script(self._setup, self._state, self._record.made_with, self.fingerprint())
 
     def _repr_html_(self) -> str:
         """For a notebook: the run in a small table, in the theme's own colours."""

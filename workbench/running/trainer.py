@@ -29,12 +29,15 @@ from workbench.learning.rollout import refuse_unfit_rollout
 from workbench.learning.settings import whole
 from workbench.learning.state import Setup, State, actor_of
 from workbench.networks.gradients import plain_torch
+from workbench.randomness import Streams
 from workbench.running import checkpoint, resume
+from workbench.running.improvement import take_apart, with_other_generators
 from workbench.running.interrupt import PhaseBoundaryInterrupt
 from workbench.running.live_log import Logger, check_logger, logging_to
 from workbench.running.resume import CheckpointDirectory, RunRecord
 from workbench.running.rewind import Past
 from workbench.running.run_view import Run
+from workbench.running.script import FORK, noted
 
 Listener = Callable[[Event], None]
 FailureListener = Callable[[Listener, Exception], None]
@@ -105,6 +108,8 @@ class Trainer(Run):
         evaluate_every: int | None = None,
         evaluate_episodes: int = 10,
         sampled_episodes: int = 0,
+        measure_improvement_every: int | None = None,
+        improvement_episodes: int = 100,
         directory: str | Path | None = None,
         save_every: int = 10,
         progress: bool = True,
@@ -114,9 +119,10 @@ class Trainer(Run):
         """Train for ``iterations`` more, or until ``env_steps`` in all, with a progress bar; returns the trainer.
 
         ``evaluate_every`` k iterations the policies are evaluated on ``evaluate_episodes`` episodes, and on
-        ``sampled_episodes`` in which actions are drawn, into ``evaluations``. An interrupt (Ctrl-C, the notebook's stop
-        button) stops at the next phase boundary and raises ``KeyboardInterrupt`` there, with the trainer ready to go
-        on; a second one stops at once, and what the unfinished phase did is dropped.
+        ``sampled_episodes`` in which actions are drawn, into ``evaluations``; ``measure_improvement_every`` k of them
+        ``wb.improvement(trainer, improvement_episodes)`` goes into ``improvements``. An interrupt (Ctrl-C, the
+        notebook's stop button) stops at the next phase boundary and raises ``KeyboardInterrupt`` there, with the
+        trainer ready to go on; a second one stops at once, and what the unfinished phase did is dropped.
 
         With a ``directory`` a checkpoint is kept there every ``save_every`` iterations and at the end (the last two
         stay), and at a termination signal before the process ends; so is the run at its best evaluation so far, in
@@ -136,6 +142,12 @@ class Trainer(Run):
         whole("sampled_episodes", sampled_episodes, 0)
         if after_iteration is not None:
             _function("after_iteration", after_iteration, "trainer")
+        whole("improvement_episodes", improvement_episodes, 2)
+        every = (
+            None
+            if measure_improvement_every is None
+            else whole("measure_improvement_every", measure_improvement_every, 1)
+        )
         evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
         kept = None if directory is None else CheckpointDirectory(path_of("directory", directory))
         check_logger(log)
@@ -155,6 +167,8 @@ class Trainer(Run):
                     evaluated = len(self._state.evaluations)
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
+                    if every and self.iteration % every == 0:
+                        self._keep_improvement(improvement_episodes)
                     ended = after_iteration is not None and _is_true(after_iteration(self))
                     if kept is not None and len(self._state.evaluations) > evaluated and self._best_so_far():
                         kept.write_best(*self._document())
@@ -298,14 +312,14 @@ class Trainer(Run):
                 if name == "n_steps":
                     refuse_unfit_rollout(self._setup.env, self._setup.team, after.settings)
                 outcome = f"in effect from the next {before.phase} on"
-            self.__dict__["_state"] = after
+            for_this_iteration = after.settings is before.settings  # the order of those who are left, and no setting
+            new = after.order[before.position :] if for_this_iteration else getattr(after.settings, name)
+            self.__dict__["_state"] = noted(after, name, new)
             untouched = before.iteration == 0 and before.phase == "collect"
             if untouched:  # before the first phase a change is configuration, and the run is what it says it is
                 made_with = checkpoint.plain_settings(after.settings)
                 self.__dict__["_record"] = replace(self._record, made_with=made_with)
             else:
-                given = after.order[before.position :] if after.settings == before.settings else None
-                new = given or getattr(after.settings, name)
                 self._log(name, getattr(before.settings, name), new, outcome)
 
     def _reordered(self, order: Any) -> tuple[State, str]:
@@ -405,7 +419,7 @@ class Trainer(Run):
         """
         with self._lock:
             self._require_snapshots("fork")
-            copy = self._branch(self._state, changes)
+            copy = self._branch(noted(self._state, FORK), changes)
             copy.__dict__["_past"] = self._past.copy()
         for name, value in changes.items():
             setattr(copy, name, value)
@@ -426,6 +440,14 @@ class Trainer(Run):
         there.__dict__["_record"] = replace(self._record, lineage=(*self.lineage, parent))
         return there
 
+    def _with_other_noise(self, purpose: str, seed: int, repeat: int) -> Trainer:
+        """A fork that goes on with other random numbers, and knows nothing of the past."""
+        self._require_snapshots(purpose)
+        with self._lock:
+            streams = Streams(self._setup.streams.integer(f"{purpose} {seed}", self.iteration, repeat))
+            state = with_other_generators(self._setup, self._state, streams)
+            return Trainer(replace(self._setup, streams=streams), state, record=self._record)
+
     def start_at(
         self, place: EpisodeSnapshot, actions: Sequence[Mapping[str, Any]] = (), state: State | None = None
     ) -> Trainer:
@@ -439,7 +461,8 @@ class Trainer(Run):
             moment = at_beginning(self._state if state is None else state)
             steps = place.length + len(actions)
             fork = self._branch(moment, {"start": steps})
-            fork.__dict__["_state"] = standing_at(self._setup, moment, place, actions)
+            gap = "a replay's start_here() parted from the run here: fork.start_at(place) takes the frame"
+            fork.__dict__["_state"] = noted(standing_at(self._setup, moment, place, actions), "start", gap=gap)
             fork._log("start", None, steps, f"all environments stand {steps} steps into one episode")
         return fork
 
@@ -483,6 +506,24 @@ class Trainer(Run):
 
         with self._lock:
             return of_rollout(self, env, start, stop, iteration)
+
+    def _keep_improvement(self, episodes: int) -> None:
+        """Take the iteration that is just complete apart, into ``improvements``."""
+        rows = take_apart(self._setup, self._last_iteration(), episodes).table.to_dict("records")
+        state = self._state
+        self.__dict__["_state"] = replace(state, improvements=state.improvements.append(*rows))
+
+    def _last_iteration(self) -> list[State]:
+        """The states before each phase of the iteration that is just complete, and the present one."""
+        self._require_snapshots("improvement")
+        with self._lock:
+            kept = [state for state in self._past if state.iteration == self.iteration - 1]
+            if not kept or kept[0].phase != "collect":
+                raise ValueError(
+                    f"the iteration before {self.iteration} is not kept: trainer.iterate() first, or trainer.past.limit"
+                    "(iterations=1) where nothing is; which='next' takes the one to come."
+                )
+            return [*kept, self._state]
 
     def _require_snapshots(self, what: str) -> None:
         if self._state.env is None:

@@ -239,6 +239,12 @@ class SessionController:
         self.say(f"{name} parts from {parent} in iteration {fork.iteration}; the panel drives {name} now.")
         return fork
 
+    def say_code(self) -> None:
+        """The run as Python, folded under the status line."""
+        self.message = Message(
+            "The run as Python, folded below; trainer.script() returns it.", traceback=self.trainer.script()
+        )
+
     def select(self, name: str) -> None:
         """Make another run the active one."""
         if name not in self.buffers:

@@ -106,6 +106,8 @@ class LivePanel:
                     held.pause_and(held.say_paused)
                 case {"type": "do", "what": "fork"}:
                     held.submit(lambda: held.fork(None, {}))
+                case {"type": "do", "what": "code"}:
+                    held.submit(held.say_code)
                 case {"type": "do", "what": "step agent" | "step iteration" as step}:
                     held.step(step.removeprefix("step "))
                 case {"type": "do", "what": "rewind agent" | "rewind iteration" as back}:
@@ -157,7 +159,10 @@ class LivePanel:
 
     def record(self) -> Record:
         """The overview as a record."""
-        return Drawing(f"Panel of {', '.join(self._controller.buffers)}", self.drawing(PAGES[0]).plots, columns=2)
+        by_hand = len(self._controller.trainer._state.changes)
+        steered = f"; {by_hand} changes by hand, as code: trainer.script()" if by_hand else ""
+        text = f"Panel of {', '.join(self._controller.buffers)}{steered}"
+        return Drawing(text, self.drawing(PAGES[0]).plots, columns=2)
 
     def _arranged(self, widths: Iterable[int]) -> tuple[Mapping[int, Spec], str]:
         drawing = self.drawing(self.page)
@@ -248,7 +253,8 @@ def possible(held: SessionController) -> list[str]:
     trainer = held.trainer
     copies = ["fork"] if trainer.env.can_snapshot else []
     back = ["rewind agent", "rewind iteration"] if trainer.env.can_snapshot and trainer.env_steps else []
-    return [*copies, *back, "pause"] if held.running else [*copies, *back, "step agent", "step iteration", "run"]
+    always = [*copies, *back, "code"]
+    return [*always, "pause"] if held.running else [*always, "step agent", "step iteration", "run"]
 
 
 def where(held: SessionController) -> str:

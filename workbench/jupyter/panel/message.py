@@ -1,4 +1,4 @@
-"""What a panel says in one line, with a traceback to be folded under it."""
+"""What a panel says in one line, with a traceback, or code, to be folded under it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Message:
-    """A line of the panel; of an error, ``traceback`` is folded under it."""
+    """A line of the panel; ``traceback``, of an error, or code, is folded under it."""
 
     text: str = ""
     error: bool = False

@@ -74,7 +74,7 @@ class SettingControl(PanelWidget):
 
 
 class Buttons(PanelWidget):
-    """Back, forward, run, pause, fork; asks for "do".
+    """Back, forward, run, pause, fork, code; asks for "do".
 
     can      what may be done now, by the names that are asked for
     running  whether it trains

@@ -21,14 +21,16 @@ function whenPressed(button, act) {
   });
 }
 
-// A traceback, folded; nothing where there is none.
+// A traceback or code, folded; nothing where there is none.
 function makeTraceback() {
   const node = part("wb-traceback", "details");
   const text = part("", "pre");
   text.tabIndex = 0;
-  node.append(part("", "summary", "Traceback"), text);
-  const show = (traceback) => {
+  const summary = part("", "summary");
+  node.append(summary, text);
+  const show = (traceback, name = "Traceback") => {
     node.hidden = !traceback;
+    if (summary.textContent !== name) summary.textContent = name;
     if (text.textContent !== traceback) text.textContent = traceback;
   };
   show("");

@@ -1,4 +1,4 @@
-// The buttons of a session: back, forward, run, pause, fork.
+// The buttons of a session: back, forward, run, pause, fork, code.
 
 const ICONS = {
   back2: "M11 1v10L6 6.5V11L1 6l5-5v4.5z",
@@ -8,6 +8,7 @@ const ICONS = {
   run: "M2 0.5v11l9-5.500z",
   pause: "M2 1h3v10H2zM7 1h3v10H7z",
   fork: "M1 0h4v4H4v1.500C4 6.500 5 7 6 7s2-.5 2-1.500V4H7V0h4v4h-1v1.500C10 7.700 8.400 8.800 7 9v3H5V9C3.600 8.800 2 7.700 2 5.500V4H1z",
+  code: "M4 2L0 6l4 4 1.200-1.200L2.400 6l2.800-2.800zM8 2l4 4-4 4-1.200-1.200L9.600 6 6.800 3.200z",
 };
 
 const BUTTONS = [
@@ -23,7 +24,10 @@ const BUTTONS = [
     ["run", "run", "Run", "Train until paused"],
     ["pause", "pause", "Pause", "Pause after the phase under way"],
   ],
-  [["fork", "fork", "Fork", "A copy from here on, which the panel then drives; the run itself stays as it is"]],
+  [
+    ["fork", "fork", "Fork", "A copy from here on, which the panel then drives; the run itself stays as it is"],
+    ["code", "code", "Code", "What was done, as Python that ends in the same fingerprint"],
+  ],
 ];
 
 function button([what, icon, text, title]) {

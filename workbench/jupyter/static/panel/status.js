@@ -77,7 +77,7 @@ function render({ model, el }) {
     message.dataset.kind = state.error ? "error" : "";
     if (message.textContent !== state.message) message.textContent = state.message;
     if (trouble.textContent !== state.trouble) trouble.textContent = state.trouble;
-    trace.show(state.traceback);
+    trace.show(state.traceback, state.error || state.trouble ? "Traceback" : "Code");
     if (state.answer) answer();
   }
 
