@@ -464,3 +464,25 @@ def test_an_order_that_was_a_function_must_be_given_again(tmp_path):
     loaded = wb.load(path, env=PointTeam(), order=last_first)
     loaded.iterate(), trainer.iterate()
     assert loaded.fingerprint() == trainer.fingerprint()
+
+
+def test_a_fork_with_numpys_values_or_a_function_for_its_order_can_be_saved(tmp_path):
+    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
+    for number, changes in enumerate(
+        [{"clip_epsilon": np.float32(0.1)}, {"order": np.array([2, 0, 1])}, {"order": sorted_by_name}]
+    ):
+        fork = trainer.fork(**changes)
+        path = fork.save(tmp_path / f"{number}.safetensors")
+        given = {"order": sorted_by_name} if callable(fork.order) else {}
+        assert wb.load(path, env=PointTeam(), **given).fingerprint() == fork.fingerprint()
+
+
+def sorted_by_name(context):
+    return sorted(context.remaining)
+
+
+def test_the_order_of_agents_that_a_user_named_is_kept_in_the_file(tmp_path):
+    parts = {"front": ["thigh_joint"], "back": ["leg_joint", "foot_joint"]}
+    env = wb.envs.mujoco("Hopper", agent_factorization=parts, n_envs=2, n_threads=1)
+    trainer = wb.happo(env, seed=0, **SMALL)
+    assert wb.load(trainer.save(tmp_path / "run.safetensors")).env.agents == ("front", "back")

@@ -695,25 +695,3 @@ def test_action_distributions_are_those_that_acted():
     game = wb.happo(wb.envs.tabular(wb.theory.sharing_game(4), n_envs=4), seed=0, **SMALL)
     (found, *_) = game.action_distributions(game.env.reset(seed=0).observations).values()
     np.testing.assert_allclose(found["probabilities"].sum(1), 1, atol=1e-6)
-
-
-def test_a_fork_with_numpys_values_or_a_function_for_its_order_can_be_saved(tmp_path):
-    trainer = wb.happo(PointTeam(), seed=0, **SMALL)
-    for number, changes in enumerate(
-        [{"clip_epsilon": np.float32(0.1)}, {"order": np.array([2, 0, 1])}, {"order": sorted_by_name}]
-    ):
-        fork = trainer.fork(**changes)
-        path = fork.save(tmp_path / f"{number}.safetensors")
-        given = {"order": sorted_by_name} if callable(fork.order) else {}
-        assert wb.load(path, env=PointTeam(), **given).fingerprint() == fork.fingerprint()
-
-
-def sorted_by_name(context):
-    return sorted(context.remaining)
-
-
-def test_the_order_of_agents_that_a_user_named_is_kept_in_the_file(tmp_path):
-    parts = {"front": ["thigh_joint"], "back": ["leg_joint", "foot_joint"]}
-    env = wb.envs.mujoco("Hopper", agent_factorization=parts, n_envs=2, n_threads=1)
-    trainer = wb.happo(env, seed=0, **SMALL)
-    assert wb.load(trainer.save(tmp_path / "run.safetensors")).env.agents == ("front", "back")
