@@ -160,11 +160,9 @@ def judge_exactly(trainer):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(
-    ("name", "options"), [("happo", {"lr": 3e-2}), ("hatrpo", {"max_kl": 0.1, "ratio_clamp": None})]
-)
+@pytest.mark.parametrize(("name", "options"), [("happo", {"lr": 3e-2}), ("hatrpo", {"max_kl": 0.1})])
 def test_m_factors_are_the_exact_ones_sample_by_sample(name, options, order):
-    trainer = random_problem(name, 16, 10, order=order, **options)
+    trainer = random_problem(name, 16, 10, order=order, ratio_clamp=None, **options)
     trainer.step(), trainer.step()
     judge_exactly(trainer)
     game, old = trainer.env.game, tabulated(trainer)
@@ -204,7 +202,7 @@ def moved_by_hand(trainer):
 @pytest.fixture(scope="module")
 def estimated():
     """A rollout of 4000 independent plays of 45 steps, judged by returns alone and an untrained critic."""
-    trainer = moved_by_hand(random_problem("happo", 4000, 45))
+    trainer = moved_by_hand(random_problem("happo", 4000, 45, ratio_clamp=None))
     trainer.step(), trainer.step()
     return trainer
 

@@ -310,7 +310,7 @@ def test_the_record_shows_all_runs(open_session: Callable[..., Session]) -> None
     session.fork()
     session.step("iteration")
     record = session.record()
-    assert repr(record) == "Panel of main, fork 1"
+    assert repr(record) == "Panel of main, fork 1; steered by hand, as code: trainer.script()"
     assert len(record.png) > 1000
 
 

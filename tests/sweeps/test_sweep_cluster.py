@@ -62,10 +62,16 @@ def test_a_cluster_over_tcp_gives_the_same_table_as_this_machine(tmp_path, sched
     assert did <= workers
 
 
+def listening():
+    """The addresses at which this process and its children listen."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {c.laddr for each in processes for c in each.net_connections("tcp") if c.status == "LISTEN"}
+
+
 def test_who_has_no_keys_gets_nothing_done_at_any_port_of_a_local_cluster():
+    before = listening()  # other tests' servers
     with cluster.cluster(2) as client:
-        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        found = [c.laddr for each in processes for c in each.net_connections("tcp") if c.status == "LISTEN"]
+        found = listening() - before
         assert {address.ip for address in found} == {"127.0.0.1"}
         ports = {client.scheduler.addr.rpartition(":")[2], *(str(address.port) for address in found)}
         intruder = [sys.executable, str(Path(__file__).parent / "intruder.py"), *sorted(ports)]

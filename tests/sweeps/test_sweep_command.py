@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from distributed import LocalCluster
 from tiny_notebook import write_notebook
 
 from workbench.__main__ import main
@@ -57,15 +58,21 @@ def test_a_bad_spec_is_told_in_one_line(spec, capsys):
     assert "unknown parameter of tiny.ipynb 'rte'; did you mean 'rate'" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_status_tells_whether_all_finished(spec, tmp_path, client, capsys):
-    scheduler = client.scheduler.address
+def test_the_status_tells_whether_all_finished(spec, tmp_path, capsys):
+    addresses = dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", **addresses) as cluster:
+        told_of_a_cluster(cluster.scheduler_address, spec, capsys)
+
+
+def told_of_a_cluster(scheduler, spec, capsys):
     path = spec("zip: {seed: [0, 1], fails: [false, true]}\n")
     assert main(["sweep", str(path), "--scheduler", scheduler]) == 1
     printed = capsys.readouterr()
     assert "1 of 2 finished · 1 failed · done" in printed.out
     assert "failed: fails=True seed=1: ValueError: seed 1 fails at step 11" in printed.out
     assert main(["sweep", str(spec("seeds: [0]\n")), "--scheduler", scheduler]) == 0
-    assert main(["sweep", str(spec("seeds: [2]\n")), "--scheduler", "tcp://127.0.0.1:1"]) == 1
+    for nobody in ("tcp://127.0.0.1:1", "tls://127.0.0.1:1"):
+        assert main(["sweep", str(spec("seeds: [2]\n")), "--scheduler", nobody]) == 1
     assert "no Dask scheduler answers" in capsys.readouterr().err
 
 

@@ -66,7 +66,7 @@ def cluster(workers: int | None = None, client: Client | None = None, scheduler:
         try:
             with dask.config.set(CONFIG):
                 connected = Client(scheduler, timeout=PATIENCE, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # the last for want of keys
             raise SweepError(f"no Dask scheduler answers at {scheduler!r} ({error}).") from None
         with connected:
             yield connected

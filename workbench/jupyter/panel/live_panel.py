@@ -159,8 +159,7 @@ class LivePanel:
 
     def record(self) -> Record:
         """The overview as a record."""
-        by_hand = len(self._controller.trainer._state.changes)
-        steered = f"; {by_hand} changes by hand, as code: trainer.script()" if by_hand else ""
+        steered = "; steered by hand, as code: trainer.script()" if len(self._controller.trainer._state.changes) else ""
         text = f"Panel of {', '.join(self._controller.buffers)}{steered}"
         return Drawing(text, self.drawing(PAGES[0]).plots, columns=2)
 
