@@ -43,7 +43,7 @@ class Log(Generic[T]):
         return self._length
 
     def __getitem__(self, index: int) -> T:
-        return self._rows[: self._length][index]
+        return self._rows[range(self._length)[index]]
 
 
 ITERATION_COLUMNS = (

@@ -62,6 +62,11 @@ def whole(name: str, value: object, least: int) -> int:
         raise ValueError(f"{name} is {value!r}; expected {expected}.") from None
 
 
+def whole_or_none(name: str, value: object, least: int) -> int | None:
+    """``whole``, where None stands for none."""
+    return None if value is None else whole(name, value, least)
+
+
 def optional(inner: Check) -> Check:
     """None, or what ``inner`` takes."""
 

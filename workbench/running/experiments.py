@@ -12,7 +12,7 @@ import pandas as pd
 
 from workbench.errors import unknown_name
 from workbench.learning.orders import resolve_permutation
-from workbench.learning.settings import whole
+from workbench.learning.settings import whole, whole_or_none
 from workbench.randomness import Streams
 from workbench.running.improvement import Improvement, take_apart
 from workbench.running.trainer import Trainer
@@ -175,7 +175,7 @@ def improvement(
     """
     _trainer(trainer)
     episodes, seed = whole("episodes", episodes, 2), whole("seed", seed, 0)
-    max_steps = None if max_steps is None else whole("max_steps", max_steps, 1)
+    max_steps = whole_or_none("max_steps", max_steps, 1)
     if which not in ("last", "next"):
         raise unknown_name("iteration", which, ("last", "next"))
     if trainer.phase != "collect":

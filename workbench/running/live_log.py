@@ -67,10 +67,11 @@ def logging_to(
 
     def tell(state: State, evaluated: int) -> None:
         numbers = numbers_of("run", state.history[-1])
-        for row in list(state.agent_history)[-len(state.policies) :]:
-            numbers |= numbers_of("agents", row)
-        for row in list(state.evaluations)[evaluated:]:
-            numbers |= numbers_of("evaluation", row)
+        updates, evaluations = state.agent_history, state.evaluations
+        for index in range(max(0, len(updates) - len(state.policies)), len(updates)):
+            numbers |= numbers_of("agents", updates[index])
+        for index in range(evaluated, len(evaluations)):
+            numbers |= numbers_of("evaluation", evaluations[index])
         try:
             cast(Logger, log).log(numbers, state.env_steps)
         except Exception as error:

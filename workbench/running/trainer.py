@@ -26,7 +26,7 @@ from workbench.learning.orders import draw_order
 from workbench.learning.phases import PHASES
 from workbench.learning.policy_evaluation import MAX_ENVS, evaluate
 from workbench.learning.rollout import refuse_unfit_rollout
-from workbench.learning.settings import whole
+from workbench.learning.settings import whole, whole_or_none
 from workbench.learning.state import Setup, State, actor_of
 from workbench.networks.gradients import plain_torch
 from workbench.randomness import Streams
@@ -143,12 +143,8 @@ class Trainer(Run):
         if after_iteration is not None:
             _function("after_iteration", after_iteration, "trainer")
         whole("improvement_episodes", improvement_episodes, 2)
-        every = (
-            None
-            if measure_improvement_every is None
-            else whole("measure_improvement_every", measure_improvement_every, 1)
-        )
-        evaluate_every = None if evaluate_every is None else whole("evaluate_every", evaluate_every, 1)
+        measure_improvement_every = whole_or_none("measure_improvement_every", measure_improvement_every, 1)
+        evaluate_every = whole_or_none("evaluate_every", evaluate_every, 1)
         kept = None if directory is None else CheckpointDirectory(path_of("directory", directory))
         check_logger(log)
         if kept is not None:
@@ -167,7 +163,7 @@ class Trainer(Run):
                     evaluated = len(self._state.evaluations)
                     if evaluate_every and self.iteration % evaluate_every == 0:
                         self.evaluate(evaluate_episodes, sampled_episodes=sampled_episodes)
-                    if every and self.iteration % every == 0:
+                    if measure_improvement_every and self.iteration % measure_improvement_every == 0:
                         self._keep_improvement(improvement_episodes)
                     ended = after_iteration is not None and _is_true(after_iteration(self))
                     if kept is not None and len(self._state.evaluations) > evaluated and self._best_so_far():
@@ -264,7 +260,7 @@ class Trainer(Run):
         ``max_steps``: an episode counts as it stands after so many, for games that end only once they are solved.
         Without, an episode of 20,000 steps is taken for one without an end, and raises ``EnvironmentFailedError``.
         """
-        max_steps = None if max_steps is None else whole("max_steps", max_steps, 1)
+        max_steps = whole_or_none("max_steps", max_steps, 1)
         episodes, seed = whole("episodes", episodes, 1), whole("seed", seed, 0)
         sampled_episodes = whole("sampled_episodes", sampled_episodes, 0)
         with self._lock, plain_torch():
