@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from point_team import PointTeam
 
 import workbench as wb
 from workbench.learning.phases import _values
+from workbench.learning.state import actor_of
 
 SMALL = {"n_steps": 12, "hidden_sizes": (16,)}
 
@@ -88,3 +90,15 @@ def test_episode_returns_span_rollouts():
     weighted = (history["return"].fillna(0) * history["episodes"]).sum() / history["episodes"].sum()
     np.testing.assert_allclose(weighted, np.mean(returns), rtol=1e-5)
     assert max(lengths) > 12  # some episode lived through more than one rollout
+
+
+@pytest.mark.parametrize("std", ["exp", "sigmoid"])
+def test_gaussian_actions_are_the_means_and_sigma_times_the_noise(std):
+    trainer = wb.happo(PointTeam(), seed=0, std=std, **SMALL)
+    actor, generator = actor_of(trainer._setup, trainer._state), torch.Generator().manual_seed(0)
+    for stacked in actor.stacks:
+        shape, network, head = (len(stacked.agents), 5), stacked.policy.network, stacked.policy.head
+        inputs = torch.randn(*shape, network.n_inputs, generator=generator)
+        noise = torch.randn(*shape, head.action_size, generator=generator)
+        expected = head.sample(actor.distribution(stacked, inputs), noise)
+        torch.testing.assert_close(actor.sample(stacked, inputs, noise), expected)
